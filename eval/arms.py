@@ -1,0 +1,54 @@
+"""What a report is made of: the arms of a comparison, and the clips that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from eval.scores import Scores
+from lisa_video.pose.keypoints import Keypoints
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One way of generating the clips, with its scores and the facts of its training run.
+
+    Attributes:
+        name: as it stands in the report, for example "Baseline" or "LISA".
+        scores: see `Scores`.
+        videos: clip_id -> (F, H, W, 3) uint8, at least the clips that are shown.
+        metrics: rows of `metrics.jsonl`; used are step, denoising (else loss), lisa_ratio and pck_<threshold>.
+        steps: optimiser steps; None for an arm without training.
+        training_seconds: wall time of training.
+        parameters: trained parameters.
+        config_yaml: the resolved run config.
+    """
+
+    name: str
+    scores: Scores
+    videos: Mapping[str, np.ndarray] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    steps: int | None = None
+    training_seconds: float | None = None
+    parameters: int | None = None
+    config_yaml: str = ""
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """A clip of the report's gallery.
+
+    Attributes:
+        clip_id: its name in the manifest.
+        truth: (F, H, W, 3) uint8 RGB; its first frame is the reference picture.
+        driving: poses in pixels of these frames.
+        fps: frames per second.
+    """
+
+    clip_id: str
+    truth: np.ndarray
+    driving: Keypoints
+    fps: float

@@ -1,0 +1,109 @@
+"""Tables of a comparison: rows of formatted cells, bars with whiskers, and Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eval.arms import ArmResult
+from eval.bootstrap import Estimate
+from eval.findings import DASH, percent, percent_interval
+from eval.protocol import require_same_protocol
+from eval.scores import Scores, threshold_key
+
+TRUTH_NAME = "True frames"
+
+
+class TableRow(NamedTuple):
+    """One arm, as text.
+
+    Attributes:
+        name: of the arm.
+        role: "floor", "arm" or "ceiling".
+        pck: (value, 95 % interval) at each threshold.
+        facts: (column head, cell); a dash where there is nothing to say.
+    """
+
+    name: str
+    role: str
+    pck: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
+
+
+class Bar(NamedTuple):
+    """A bar with its whisker, in percent of the full width; `kind` picks the colour."""
+
+    name: str
+    kind: str
+    text: str
+    value: float
+    low: float
+    span: float
+
+
+def table_rows(arms: Sequence[ArmResult], floor: ArmResult | None) -> list[TableRow]:
+    """Floor, arms, and the true frames as ceiling."""
+    rows = [_arm_row(floor, "floor")] if floor else []
+    rows += [_arm_row(arm, "arm") for arm in arms]
+    truth = arms[0].scores
+    facts = [(head, DASH) for head, _ in rows[0].facts]
+    if not math.isnan(truth.frechet_floor):
+        facts[1] = (facts[1][0], f"{truth.frechet_floor:.3g} *")
+    return [*rows, TableRow(TRUTH_NAME, "ceiling", _pck_cells(truth.ceiling), facts)]
+
+
+def pck_bars(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float) -> list[Bar]:
+    """PCK of floor, arms and true frames at one threshold."""
+    key = threshold_key(threshold)
+    shown = [(floor.name, "floor", floor.scores.pck[key])] if floor else []
+    shown += [(arm.name, f"arm{place % 4}", arm.scores.pck[key]) for place, arm in enumerate(arms)]
+    shown.append((TRUTH_NAME, "ceiling", arms[0].scores.ceiling[key]))
+    return [
+        Bar(name, kind, percent(share.value), 100 * share.value, 100 * share.low, 100 * (share.high - share.low))
+        for name, kind, share in shown
+    ]
+
+
+def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None) -> str:
+    """The table of arms in Markdown, with its protocol's id.
+
+    Raises:
+        UserError: protocols differ.
+    """
+    require_same_protocol([arm.scores.protocol for arm in [*([floor] if floor else []), *arms]])
+    rows, scores = table_rows(arms, floor), arms[0].scores
+    heads = ["Arm", *(f"PCK@{key} ↑ [95 %]" for key in scores.pck), *(head for head, _ in rows[0].facts)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        cells = [row.name, *(f"{value} [{interval}]" for value, interval in row.pck), *(cell for _, cell in row.facts)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Protocol {scores.protocol_id}, {len(scores.clips)} clips. {_footnote(scores)}", ""])
+
+
+def _footnote(scores: Scores) -> str:
+    if math.isnan(scores.frechet_floor):
+        return "Too few clips for a real-against-real Fréchet floor."
+    halves = " and ".join(str(count) for count in scores.frechet_floor_clips)
+    return f"* One half of the true clips against the other ({halves} clips)."
+
+
+def _arm_row(arm: ArmResult, role: str) -> TableRow:
+    scores = arm.scores
+    facts = [
+        ("Joint error ↓", percent(scores.error_diagonal)),
+        ("Fréchet ↓", f"{scores.frechet:.3g}"),
+        ("PSNR ↑", f"{scores.psnr_db:.1f} dB"),
+        ("Steps", _count(arm.steps)),
+        ("Training", DASH if arm.training_seconds is None else f"{arm.training_seconds:,.0f} s"),
+        ("Parameters", _count(arm.parameters)),
+    ]
+    return TableRow(arm.name, role, _pck_cells(scores.pck), facts)
+
+
+def _pck_cells(pck: dict[str, Estimate]) -> list[tuple[str, str]]:
+    return [(percent(share.value), percent_interval(share)) for share in pck.values()]
+
+
+def _count(number: int | None) -> str:
+    return DASH if number is None else f"{number:,}"

@@ -1,0 +1,1 @@
+"""Pose-guided video generation with a temporal ControlNet and Likelihood Score Alignment (LISA)."""

@@ -1,0 +1,72 @@
+"""Everything that can be checked before anything expensive starts; `--dry-run` prints it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lisa_video.config.load import dump_config
+from lisa_video.config.schema import RunConfig
+from lisa_video.data.clips import check_manifest_fits
+from lisa_video.data.manifest import Manifest, Split
+from lisa_video.errors import UserError
+from lisa_video.models.build import backbone_module, build_backbone, build_denoiser, check_size, parameter_counts
+
+_MIN_FREE_BYTES = 512 * 2**20
+_SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+def check_run(config: RunConfig) -> None:
+    """Cheap checks: data, weights' layout, preview detector, disk.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    data = config.data
+    for split in _SPLITS:
+        check_manifest_fits(Manifest(data.manifest, split), data.num_frames, data.frame_stride, data.size)
+    backbone_module(config.backbone.name).check_layout(config.backbone.path)
+    detector = config.preview.detector
+    if config.preview.every and detector is not None and not Path(detector).is_dir():
+        raise UserError("no such folder", where=f"preview.detector: {detector}", remedy="set it to null, or train one")
+    check_disk(Path(config.run_dir))
+
+
+def check_disk(folder: Path) -> None:
+    """Refuse to start on a full disk.
+
+    Raises:
+        UserError: less than half a GiB is free.
+    """
+    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
+    if not os.access(existing, os.W_OK):
+        raise UserError("cannot write here", where=existing, remedy="choose another run_dir")
+    free = shutil.disk_usage(existing).free
+    if free < _MIN_FREE_BYTES:
+        raise UserError(
+            f"{free / 2**20:.0f} MiB free on the disk, {_MIN_FREE_BYTES / 2**20:.0f} MiB needed for checkpoints",
+            where=folder,
+            remedy="free space, or choose another run_dir",
+        )
+
+
+def describe_run(config: RunConfig) -> str:
+    """The resolved config as YAML, then sizes as comments: still a valid config file. Loads the weights.
+
+    Raises:
+        UserError: anything that would stop the run.
+    """
+    check_run(config)
+    parts = build_backbone(config.backbone)
+    check_size(config, parts)
+    counts = parameter_counts(build_denoiser(config, parts))
+    clips = {split: len(Manifest(config.data.manifest, split)) for split in _SPLITS}
+    batch = config.training.micro_batch_size * config.training.gradient_accumulation
+    notes = [
+        f"clips: {clips['train']} to train on, {clips['val']} held out",
+        f"clips a step: {batch} x number of processes",
+        f"parameters: {counts['frozen']:,} frozen, {counts['branch']:,} side branch, {counts['decoder']:,} LISA decoder "
+        f"({counts['decoder_share']:.2%} of the branch)",
+    ]
+    return dump_config(config) + "".join(f"# {note}\n" for note in notes)

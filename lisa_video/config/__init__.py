@@ -1,0 +1,1 @@
+"""Settings: one typed, strict tree, read from YAML and dotted overrides."""

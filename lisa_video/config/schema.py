@@ -1,0 +1,152 @@
+"""Every setting of a run, with its unit, on one page. The tree is strict and frozen; YAML mirrors it.
+
+Batch size, accumulation, clipping and precision are said here once; the DeepSpeed dictionary is derived from them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A group of settings: unknown keys are refused, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which clips are read, and how frames become batches."""
+
+    manifest: str  # path of a manifest.jsonl
+    num_frames: Positive = 14  # frames of a training clip
+    frame_stride: Positive = 1  # source frames from one clip frame to the next
+    size: tuple[Positive, Positive] = (512, 512)  # height, width in pixels
+    flip_probability: Probability = 0.5  # mirrored, pose with it
+    num_workers: Annotated[int, Field(ge=0)] = 2  # decoding processes a rank
+
+
+class BackboneConfig(Section):
+    """The frozen network."""
+
+    name: str = "svd"  # sub-package of lisa_video.models, or a dotted module path with a `build`
+    path: str = "stabilityai/stable-video-diffusion-img2vid"  # folder or hub repository
+    options: dict[str, Any] = {}  # the backbone's own settings, checked by it
+
+
+class BranchConfig(Section):
+    """The trainable side branch."""
+
+    init: Literal["encoder", "random"] = "encoder"  # copy the frozen encoder's weights, or not
+    pose_channels: tuple[Positive, ...] = (16, 32, 96, 256)  # pose encoder widths, pixel grid -> latent grid
+    pose_last_init: Literal["zero", "default"] = "zero"  # "zero" as published
+
+
+class LISAConfig(Section):
+    """The auxiliary decoder; `lisa: null` is the plain ControlNet baseline."""
+
+    layer: str = "down_5"  # branch feature that is decoded
+    weight: Annotated[float, Field(ge=0)] = 0.2  # lambda
+    temporal_pooling: bool = True  # each frame sees the feature's mean over the clip
+    last_init: Literal["zero", "default"] = "zero"  # "zero" as published
+
+
+class NoiseConfig(Section):
+    """Distribution of the noise level in training."""
+
+    distribution: Literal["lognormal", "cosine"] = "lognormal"
+    mean: float = 0.7  # of ln(sigma), lognormal
+    std: Annotated[float, Field(gt=0)] = 1.6  # of ln(sigma), lognormal
+
+
+class ConditioningConfig(Section):
+    """What the frozen network is told besides the pose, and how often it is not told."""
+
+    image_dropout: Probability = 0.1  # p; embedding dropped if u < 2p, image latents if p <= u < 3p
+    pose_dropout: Probability = 0.1  # pose map blanked, independently; needed for guidance on the pose
+    noise_aug_strength: Annotated[float, Field(ge=0)] = 0.02  # noise on the reference image, pixels in [-1, 1]
+    motion_bucket_id: float = 127.0
+
+
+class OptimizerConfig(Section):
+    """AdamW, one joint clip of the gradient norm over branch and decoder."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    warmup_samples: Annotated[int, Field(ge=0)] = 0  # clips until the rate has risen to lr
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class TrainingConfig(Section):
+    """Length, batch and engine. Clips a step = micro_batch_size x gradient_accumulation x ranks."""
+
+    max_steps: Positive = 5000  # optimizer steps
+    micro_batch_size: Positive = 1  # clips a rank and pass
+    gradient_accumulation: Positive = 1
+    precision: Literal["fp32", "bf16"] = "bf16"
+    zero_stage: Literal[0, 1, 2] = 2
+    gradient_checkpointing: bool = True
+    log_every: Positive = 10  # steps
+    checkpoint_every: Positive = 500  # steps
+    keep_checkpoints: Positive = 2  # newest ones kept
+
+
+class SamplingConfig(Section):
+    """How videos are made, in previews and evaluation; part of every score's protocol."""
+
+    num_steps: Positive = 25
+    sigma_min: Annotated[float, Field(gt=0)] = 0.002
+    sigma_max: Annotated[float, Field(gt=0)] = 700.0
+    guidance_first: Annotated[float, Field(ge=0)] = 1.0  # scale at the first frame; 1 and 1: no guidance, one pass
+    guidance_last: Annotated[float, Field(ge=0)] = 3.0  # scale at the last frame
+    unconditional_pose: Literal["driving", "blank"] = "driving"  # what the unconditional half of guidance sees
+
+
+class PreviewConfig(Section):
+    """Fixed held-out clips that are sampled during training, scored and saved as pictures."""
+
+    every: Annotated[int, Field(ge=0)] = 500  # steps; 0: never
+    num_clips: Positive = 4
+    num_steps: Positive = 10  # sampling steps
+    detector: str | None = None  # folder of a keypoint network; null: pictures without pose accuracy
+
+
+class RunConfig(Section):
+    """A whole run. `lisa: null` gives the baseline; nothing else differs."""
+
+    run_dir: str  # where everything of the run is written
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    branch: BranchConfig = BranchConfig()
+    lisa: LISAConfig | None = LISAConfig()
+    noise: NoiseConfig = NoiseConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    preview: PreviewConfig = PreviewConfig()
+
+    @model_validator(mode="after")
+    def check_across_sections(self) -> RunConfig:
+        """Rules that concern more than one key, all in this place."""
+        if self.sampling.sigma_min >= self.sampling.sigma_max:
+            raise ValueError("sampling.sigma_min must be below sampling.sigma_max")
+        guided = (self.sampling.guidance_first, self.sampling.guidance_last) != (1.0, 1.0)
+        if guided and self.sampling.unconditional_pose == "blank" and self.conditioning.pose_dropout == 0:
+            raise ValueError(
+                "sampling.unconditional_pose: blank needs conditioning.pose_dropout > 0, or the branch never learns "
+                "what a blank pose means"
+            )
+        if guided and self.conditioning.image_dropout == 0:
+            raise ValueError("guidance other than 1 needs conditioning.image_dropout > 0")
+        if self.data.num_frames < 2:
+            raise ValueError("data.num_frames must be at least 2: the branch is temporal")
+        return self

@@ -1,0 +1,1 @@
+"""From the manifest to batches of clips: decoding, geometry, sampling order."""

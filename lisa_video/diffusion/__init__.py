@@ -1,0 +1,1 @@
+"""Noise processes and samplers. Pure: imports no other room."""

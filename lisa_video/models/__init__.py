@@ -1,0 +1,1 @@
+"""The networks: backbone seam, side branch, LISA decoder and their composition."""

@@ -1,0 +1,39 @@
+"""SVD's frozen UNet behind the backbone seam."""
+
+from __future__ import annotations
+
+from typing import final
+
+from diffusers import UNetSpatioTemporalConditionModel
+from jaxtyping import Float
+from torch import Tensor
+
+from lisa_video.diffusion.edm import EDMProcess
+from lisa_video.models.backbone import Backbone, Condition, ControlResiduals
+from lisa_video.models.svd.forward import EncoderState, decode, encode
+from lisa_video.models.svd.side_branch import with_image_latents
+
+
+@final
+class SVDBackbone(Backbone):
+    """The stock `UNetSpatioTemporalConditionModel`, frozen, split where the residuals enter.
+
+    Args:
+        unet: the pretrained network; its parameters lose their gradients here.
+    """
+
+    def __init__(self, unet: UNetSpatioTemporalConditionModel) -> None:
+        super().__init__()
+        self.process = EDMProcess()
+        self.unet = unet.eval().requires_grad_(False)
+
+    def encode(
+        self, model_input: Float[Tensor, "B F C h w"], timestep: Float[Tensor, " B"], condition: Condition
+    ) -> EncoderState:
+        """Encoder half and middle block."""
+        sample = with_image_latents(model_input, condition)
+        return encode(self.unet, sample, timestep, condition.image_embedding, condition.time_ids)
+
+    def decode(self, state: EncoderState, residuals: ControlResiduals | None) -> Float[Tensor, "B F C h w"]:
+        """Decoder half, with or without residuals."""
+        return decode(self.unet, state, residuals)

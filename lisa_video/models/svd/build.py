@@ -1,0 +1,113 @@
+"""Loading of SVD checkpoints in the hub's layout, from a folder or the hub, at any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from pydantic import BaseModel, ConfigDict
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from lisa_video.errors import UserError
+from lisa_video.models.backbone import Backbone, BackboneParts
+from lisa_video.models.svd.backbone import SVDBackbone
+from lisa_video.models.svd.codec import SVDCodec
+from lisa_video.models.svd.side_branch import TemporalControlNet
+
+_FOLDERS = ("unet", "vae", "image_encoder", "feature_extractor")
+
+
+class SVDOptions(BaseModel):
+    """SVD's own settings, `backbone.options` in the config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variant: str | None = None
+    """File variant on the hub or in the folder, for example "fp16"."""
+    frames_per_chunk: int = 16
+    """Frames that the VAE handles at once."""
+
+
+def check_layout(path: str) -> None:
+    """Check a local folder for the sub-folders of an SVD checkpoint; hub names are left to the hub.
+
+    Raises:
+        UserError: the folder exists but is not an SVD checkpoint.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        missing = [name for name in _FOLDERS if not (folder / name).is_dir()]
+        if missing:
+            raise UserError(
+                f"not an SVD checkpoint: no sub-folder {', '.join(missing)}",
+                where=folder,
+                remedy="name a folder in the layout of stabilityai/stable-video-diffusion-img2vid",
+            )
+    elif path.startswith((".", "/")) or path.count("/") != 1:
+        raise UserError("no such folder", where=path, remedy="name a local SVD folder or a hub repository (owner/name)")
+
+
+def build(path: str, options: dict[str, Any]) -> BackboneParts:
+    """Load the frozen UNet and the codec.
+
+    Args:
+        path: local folder or hub repository in the layout of `stabilityai/stable-video-diffusion-img2vid`.
+        options: fields of `SVDOptions`.
+
+    Raises:
+        UserError: wrong layout, or weights that do not fit their configuration.
+    """
+    check_layout(path)
+    settings = SVDOptions.model_validate(options)
+    try:
+        load: dict[str, Any] = {"variant": settings.variant, "torch_dtype": torch.float32}
+        unet = UNetSpatioTemporalConditionModel.from_pretrained(path, subfolder="unet", **load)
+        vae = AutoencoderKLTemporalDecoder.from_pretrained(path, subfolder="vae", **load)
+        image_encoder = CLIPVisionModelWithProjection.from_pretrained(
+            path, subfolder="image_encoder", variant=settings.variant, dtype=torch.float32
+        )
+        feature_extractor = CLIPImageProcessor.from_pretrained(path, subfolder="feature_extractor")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot load the SVD checkpoint ({first_line})",
+            where=path,
+            remedy="download it again, or set backbone.options.variant to the variant that the files carry",
+        ) from error
+    return parts_from_modules(unet, vae, image_encoder, feature_extractor, settings.frames_per_chunk)
+
+
+def parts_from_modules(
+    unet: UNetSpatioTemporalConditionModel,
+    vae: AutoencoderKLTemporalDecoder,
+    image_encoder: CLIPVisionModelWithProjection,
+    feature_extractor: CLIPImageProcessor,
+    frames_per_chunk: int = 16,
+) -> BackboneParts:
+    """Put loaded (or freshly made) modules behind the seam."""
+    codec = SVDCodec(vae, image_encoder, feature_extractor, 2**unet.num_upsamplers, frames_per_chunk)
+    contract = {
+        "backbone": "svd",
+        "prediction": "EDM v, c_noise = ln(sigma)/4",
+        "time_ids": ["fps - 1", "motion_bucket_id", "noise_aug_strength"],
+        "latent_channels": codec.latent_channels,
+        "latent_stride": codec.latent_stride,
+        "latent_scaling_factor": vae.config.scaling_factor,
+        "image_latents": "mode, unscaled",
+        "clip_input": "[0,1], normalised once, 224 px",
+    }
+    return BackboneParts(SVDBackbone(unet), codec, contract)
+
+
+def build_branch(backbone: Backbone, **settings: Any) -> TemporalControlNet:
+    """A side branch for this backbone; settings as in `TemporalControlNet.from_unet`."""
+    assert isinstance(backbone, SVDBackbone)
+    return TemporalControlNet.from_unet(backbone.unet, **settings)
+
+
+def load_branch(path: str) -> TemporalControlNet:
+    """Read a side branch from its diffusers folder."""
+    branch: TemporalControlNet = TemporalControlNet.from_pretrained(path, torch_dtype=torch.float32)
+    return branch

@@ -1,0 +1,90 @@
+"""What a run publishes: the side branch in diffusers layout, and the contract under which it was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lisa_video.config.schema import RunConfig
+from lisa_video.errors import UserError
+from lisa_video.models.backbone import BackboneParts, SideBranch
+from lisa_video.models.build import backbone_module
+
+CONTRACT_VERSION = 1
+_CONTRACT = "contract.json"
+_BRANCH = "side_branch"
+
+
+def conditioning_contract(config: RunConfig, parts: BackboneParts) -> dict[str, Any]:
+    """The facts that sampling must share with training, as JSON values."""
+    return {
+        "version": CONTRACT_VERSION,
+        "backbone": parts.contract,
+        "pose_map": "OpenPose colours on black, brightness by confidence, coco17",
+        "size": list(config.data.size),
+        "num_frames": config.data.num_frames,
+        "noise_aug_strength": config.conditioning.noise_aug_strength,
+        "motion_bucket_id": config.conditioning.motion_bucket_id,
+        "pose_dropout": config.conditioning.pose_dropout,
+        "image_dropout": config.conditioning.image_dropout,
+    }
+
+
+def save_weights(folder: Path, branch: SideBranch, contract: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write branch and contract under a temporary name, then swap; `facts` (step, run) are for readers only."""
+    draft = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    branch.save_pretrained(draft / _BRANCH)
+    (draft / _CONTRACT).write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
+    (draft / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.replace(folder)
+
+
+def load_weights(folder: Path, backbone_name: str) -> tuple[SideBranch, dict[str, Any]]:
+    """Read branch and contract.
+
+    Raises:
+        UserError: the folder has none, or they are of another version.
+    """
+    if not (folder / _CONTRACT).is_file():
+        raise UserError("no trained weights", where=folder, remedy="train first, or name the `weights` folder of a run")
+    contract = json.loads((folder / _CONTRACT).read_text(encoding="utf-8"))
+    if contract.get("version") != CONTRACT_VERSION:
+        raise UserError(
+            f"contract of version {contract.get('version')!r}, this release reads {CONTRACT_VERSION}",
+            where=folder / _CONTRACT,
+            remedy="export the weights again with this release",
+        )
+    branch: SideBranch = backbone_module(backbone_name).load_branch(str(folder / _BRANCH))
+    return branch, contract
+
+
+def check_contract(contract: dict[str, Any], parts: BackboneParts, where: Path) -> None:
+    """Compare the contract's facts on the backbone with the backbone in use.
+
+    Raises:
+        UserError: a fact differs, for example another latent scale.
+    """
+    for key, trained in contract["backbone"].items():
+        if parts.contract.get(key) != trained:
+            raise UserError(
+                f"trained with {key} = {trained!r}, but the backbone in use has {parts.contract.get(key)!r}",
+                where=where,
+                remedy="sample with the backbone that the branch was trained on",
+            )
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over all parameters and buffers, with their names: proof that a frozen network stayed so."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,94 @@
+"""The objective: denoising loss and Likelihood Score Alignment (LISA, arXiv 2606.27192), on one page.
+
+    grad log p(x_s | c)  =  grad log p(x_s)      +  grad log p(c | x_s)
+    conditional score       prior score: M alone     likelihood score: what the branch S must contribute
+
+The denoising loss supervises the sum. LISA also supervises the second term inside the branch: a small decoder D of
+one branch feature h predicts what the frozen network is missing. With y the target and m0 = M without residuals,
+
+    L_main = mean (M(x_s; S) - y)^2      L_lisa = mean (D(h) - (y - m0))^2      L = L_main + lambda L_lisa
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lisa_video.conditioning import EncodedBatch
+from lisa_video.diffusion.process import NoiseProcess
+from lisa_video.diffusion.sigma import SigmaDistribution
+from lisa_video.models.controlled import Prediction
+from lisa_video.randomness import normal, uniform
+
+
+class LossTerms(NamedTuple):
+    """The loss and its parts.
+
+    Attributes:
+        total: scalar to differentiate.
+        denoising: (B,) L_main of each clip.
+        lisa: (B, F) L_lisa of each clip and frame; zeros in the baseline.
+        residual: (B, F) mean (y - m0)^2, the size of what D must explain; zeros in the baseline. lisa / residual
+            below 1 means that D explains part of it.
+        sigma: (B,) noise levels.
+    """
+
+    total: Tensor
+    denoising: Tensor
+    lisa: Tensor
+    residual: Tensor
+    sigma: Tensor
+
+
+def loss_terms(
+    prediction: Prediction, target: Float[Tensor, "B F C h w"], sigma: Float[Tensor, " B"], weight: float
+) -> LossTerms:
+    """Both losses from one pass's predictions. The LISA target `y - m0` carries no gradient."""
+    denoising = (prediction.controlled - target).square().mean(dim=(1, 2, 3, 4))
+    if prediction.lisa is None or prediction.frozen is None:
+        nothing = torch.zeros(target.shape[:2], device=target.device)
+        return LossTerms(denoising.mean(), denoising.detach(), nothing, nothing, sigma)
+    likelihood_score = (target - prediction.frozen).detach()
+    lisa = (prediction.lisa - likelihood_score).square().mean(dim=(2, 3, 4))
+    residual = likelihood_score.square().mean(dim=(2, 3, 4))
+    return LossTerms(denoising.mean() + weight * lisa.mean(), denoising.detach(), lisa.detach(), residual, sigma)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Draws noise levels and noise, runs the model once, and returns the losses.
+
+    Attributes:
+        process: the backbone's noise process.
+        sigmas: distribution of the noise level.
+        lisa_weight: lambda; has no effect on a model without a decoder.
+        seed: of the run; draws are functions of (seed, sample position).
+    """
+
+    process: NoiseProcess
+    sigmas: SigmaDistribution
+    lisa_weight: float
+    seed: int
+
+    def draw(self, batch: EncodedBatch) -> tuple[Float[Tensor, " B"], Float[Tensor, "B F C h w"]]:
+        """Noise level of each clip, one for all its frames, and standard normal noise."""
+        x0 = batch.latents
+        sigma = self.sigmas.icdf(uniform(self.seed, batch.positions, "sigma", x0.device))
+        return sigma, normal(x0.shape[1:], self.seed, batch.positions, "noise", x0.device)
+
+    def __call__(self, model: nn.Module, batch: EncodedBatch) -> LossTerms:
+        """One pass over a batch.
+
+        Args:
+            model: `ControlledDenoiser`, possibly inside an engine.
+            batch: encoded clips.
+        """
+        sigma, noise = self.draw(batch)
+        x_s = self.process.add_noise(batch.latents, noise, sigma)
+        target = self.process.target(batch.latents, noise, sigma)
+        prediction = model(x_s, sigma, batch.condition, batch.pose_maps)
+        return loss_terms(prediction, target, sigma, self.lisa_weight)

@@ -1,0 +1,1 @@
+"""Skeletons, pose maps, keypoint detection and pose accuracy."""

@@ -1,0 +1,1 @@
+"""Training of the embedded tiny base: VAE, image-to-video UNet and keypoint network."""

@@ -1,0 +1,58 @@
+"""Entry point of training: `deepspeed --module lisa_video.train CONFIG`, or `python -m lisa_video.train CONFIG`.
+
+`lisa-video train` starts this under the launcher. Exit status: 0 done, 2 a mistake of the user's (one message, no
+traceback), anything else a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+
+from lisa_video.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train one run; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lisa_video.train",
+        description="Train a side branch. Batch of a step = micro_batch_size x gradient_accumulation x processes.",
+        epilog="example: deepspeed --num_gpus 8 --module lisa_video.train configs/svd_pose_lisa.yaml optimizer.lr=2e-5",
+    )
+    parser.add_argument("config", help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, for example lisa=null for the baseline")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config, check it, do not train")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)  # given by the launcher
+    parsed = parser.parse_intermixed_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _train(parsed.config, parsed.overrides, parsed.dry_run)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
+    from lisa_video.checks import check_run, describe_run  # imports torch: not for --help
+    from lisa_video.config.load import load_config
+
+    config = load_config(config_path, overrides)
+    if dry_run:
+        print(describe_run(config))
+        return 0
+    check_run(config)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed|torch")
+    from lisa_video.training.engine import start_process_group  # imports deepspeed: seconds
+    from lisa_video.training.trainer import Trainer
+
+    start_process_group()
+    trainer = Trainer(config)
+    trainer.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The training loop under DeepSpeed: engine, checkpoints, metrics, previews."""

@@ -1,0 +1,111 @@
+"""The door to DeepSpeed: its dictionary is derived from our config, and one engine holds the one module."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, final
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+
+from lisa_video import distributed
+from lisa_video.config.schema import RunConfig
+from lisa_video.models.controlled import ControlledDenoiser
+
+
+def start_process_group() -> None:
+    """Join the launcher's process group, or make one of a single process when there is no launcher."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # With two CPU ranks DeepSpeed would compile a shared-memory all-reduce first, for minutes; gloo serves.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if "RANK" not in os.environ:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(distributed.local_device())
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def deepspeed_config(config: RunConfig) -> dict[str, Any]:
+    """DeepSpeed's dictionary. Nothing in it is said anywhere else by hand."""
+    return {
+        "train_micro_batch_size_per_gpu": config.training.micro_batch_size,
+        "gradient_accumulation_steps": config.training.gradient_accumulation,
+        "gradient_clipping": config.optimizer.clip_norm,
+        "bf16": {"enabled": config.training.precision == "bf16"},
+        "zero_optimization": {
+            "stage": config.training.zero_stage,
+            "overlap_comm": torch.cuda.is_available(),
+            "contiguous_gradients": True,
+        },
+        "zero_allow_untested_optimizer": True,
+        "wall_clock_breakdown": False,
+        "steps_per_print": 10**9,
+    }
+
+
+@final
+class Engine:
+    """A DeepSpeed engine over `ControlledDenoiser`, with AdamW and a warm-up counted in samples.
+
+    Args:
+        model: frozen backbone, branch and decoder; only parameters that require gradients are optimised.
+        config: of the run.
+    """
+
+    def __init__(self, model: ControlledDenoiser, config: RunConfig) -> None:
+        self.model, self.config = model, config
+        settings = config.optimizer
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+        )
+        self._deepspeed, *_ = deepspeed.initialize(
+            model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The callable to train: calls go through DeepSpeed's hooks."""
+        module: nn.Module = self._deepspeed
+        return module
+
+    def set_rate(self, samples_seen: int) -> float:
+        """Linear warm-up over `warmup_samples`, then constant; returns the learning rate."""
+        settings = self.config.optimizer
+        progress = min((samples_seen + 1) / (settings.warmup_samples + 1), 1.0)
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = settings.lr * progress
+        return settings.lr * progress
+
+    def backward_and_step(self, loss: Tensor) -> None:
+        """Accumulate gradients; at an accumulation boundary reduce, clip and step."""
+        self._deepspeed.backward(loss)
+        self._deepspeed.step()
+
+    @property
+    def gradient_norm(self) -> float:
+        """Norm of the last step's gradients before clipping, over all trainable parameters."""
+        norm = self._deepspeed.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    def save(self, folder: str, tag: str, client_state: dict[str, Any]) -> None:
+        """Write a checkpoint; every rank must call it. Frozen weights are left out."""
+        self._deepspeed.save_checkpoint(
+            folder, tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True
+        )
+
+    def load(self, folder: str, tag: str) -> dict[str, Any]:
+        """Load a checkpoint that was written with the same number of ranks; returns the client state."""
+        _, client_state = self._deepspeed.load_checkpoint(folder, tag=tag, load_module_strict=False)
+        state: dict[str, Any] = client_state
+        return state
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -1,0 +1,107 @@
+"""Metrics of a run: one JSON Lines file, TensorBoard, and the numbers beside the progress bar. Rank 0 writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from lisa_video import distributed
+from lisa_video.objective import LossTerms
+
+_SIGMA_EDGES = (0.5, 2.0, 8.0)  # noise-level bins of the LISA ratio
+
+
+@final
+class LossMeter:
+    """Sums of loss terms since the last report, over micro-batches and ranks."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+
+    def add(self, terms: LossTerms) -> None:
+        """Add one micro-batch."""
+        lisa, residual = terms.lisa.mean(dim=1), terms.residual.mean(dim=1)
+        self._add("all", terms.denoising, lisa, residual)
+        bins = torch.bucketize(terms.sigma, torch.tensor(_SIGMA_EDGES, device=terms.sigma.device))
+        for number in bins.unique().tolist():
+            self._add(f"sigma_bin_{number}", *(values[bins == number] for values in (terms.denoising, lisa, residual)))
+
+    def _add(self, group: str, *values: torch.Tensor) -> None:
+        for name, value in zip(("denoising", "lisa", "residual"), values, strict=True):
+            self._sums[f"{group}/{name}"] += float(value.sum())
+        self._sums[f"{group}/count"] += len(values[0])
+
+    def report(self) -> dict[str, float]:
+        """Means over all ranks, then start again; every rank must call it.
+
+        `lisa_ratio` is L_lisa / mean (y - m0)^2: below 1, the decoder explains part of what the frozen net lacks.
+        """
+        totals: dict[str, float] = defaultdict(float)
+        for sums in distributed.gather(dict(self._sums)):
+            for key, value in sums.items():
+                totals[key] += value
+        self._sums.clear()
+        metrics: dict[str, float] = {}
+        for group in sorted({key.rpartition("/")[0] for key in totals}):
+            suffix = "" if group == "all" else f"/{group}"
+            metrics[f"denoising{suffix}"] = totals[f"{group}/denoising"] / totals[f"{group}/count"]
+            if totals[f"{group}/residual"] > 0:
+                metrics[f"lisa{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/count"]
+                metrics[f"lisa_ratio{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/residual"]
+        return metrics
+
+
+@final
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard files of a run; a no-op on other ranks than 0.
+
+    Args:
+        run_dir: of the run.
+        resumed_at: step of the checkpoint that training continues from; later rows are dropped, so that a resumed
+            run's file equals an uninterrupted one's.
+    """
+
+    def __init__(self, run_dir: Path, resumed_at: int) -> None:
+        self._path = run_dir / "metrics.jsonl"
+        self._writer = None
+        if distributed.is_main():
+            _truncate_after(self._path, resumed_at)
+            self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed_at + 1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Append a row."""
+        if self._writer is None:
+            return
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Rows of a run's `metrics.jsonl`; empty if there is none."""
+    path = run_dir / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def _truncate_after(path: Path, step: int) -> None:
+    if path.is_file():
+        kept = [row for row in read_metrics(path.parent) if row["step"] <= step]
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        draft.replace(path)

@@ -1,0 +1,61 @@
+"""The folder of a run: one config for all its starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lisa_video import distributed
+from lisa_video.config.load import dump_config, load_config
+from lisa_video.config.schema import RunConfig
+from lisa_video.errors import UserError
+
+_CONFIG = "config.yaml"
+# What may change when a run is resumed: how long it goes on, and what is looked at on the way.
+_FREE = ("training.max_steps", "training.log_every", "training.checkpoint_every", "training.keep_checkpoints")
+_FREE_SECTIONS = ("preview.", "sampling.", "data.num_workers", "run_dir")
+
+
+def claim_run_dir(run_dir: Path, config: RunConfig) -> None:
+    """Save the resolved config at the first start; at later ones check that the settings are the same.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
+    saved = run_dir / _CONFIG
+    if saved.is_file():
+        differing = differences(load_config(saved), config)
+        if differing:
+            raise UserError(
+                f"the run was started with other settings: {'; '.join(differing)}",
+                where=saved,
+                remedy="use another run_dir, or the settings of the first start",
+            )
+    distributed.barrier()
+    if distributed.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        draft = saved.with_suffix(".tmp")
+        draft.write_text(dump_config(config), encoding="utf-8")
+        os.replace(draft, saved)
+    distributed.barrier()
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """Keys that differ and may not, as "key: old -> new"."""
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    keys = sorted(set(before) | set(after))
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in keys
+        if before.get(key) != after.get(key) and key not in _FREE and not key.startswith(_FREE_SECTIONS)
+    ]
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

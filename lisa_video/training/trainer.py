@@ -1,0 +1,200 @@
+"""The trainer: builds the parts and runs the loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+from tqdm import tqdm
+
+from lisa_video import distributed
+from lisa_video.conditioning import encode_batch
+from lisa_video.config.schema import RunConfig
+from lisa_video.data.batch import ClipBatch
+from lisa_video.data.clips import PoseClipDataset
+from lisa_video.data.loader import build_loader
+from lisa_video.data.manifest import Manifest
+from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, parameter_counts
+from lisa_video.models.weights import conditioning_contract, save_weights, weights_digest
+from lisa_video.objective import Objective
+from lisa_video.training.checkpoint import Checkpoints
+from lisa_video.training.ema import MovingAverage
+from lisa_video.training.engine import Engine
+from lisa_video.training.metrics import LossMeter, MetricsLog
+from lisa_video.training.preview import Preview
+from lisa_video.training.run_dir import claim_run_dir
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Trainer:
+    """One run: from its config to its exported weights. Call it again after a kill and it goes on exactly.
+
+    Args:
+        config: of the run; must be the one that the run_dir was started with.
+
+    Raises:
+        UserError: anything that the user can mend, before training starts.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, self.run_dir = config, Path(config.run_dir)
+        claim_run_dir(self.run_dir, config)
+        device = distributed.local_device()
+        parts = build_backbone(config.backbone)
+        self.codec = parts.codec.to(device)
+        self.model = build_denoiser(config, parts).to(device)
+        if config.training.gradient_checkpointing:
+            _checkpoint_activations(self.model)
+        self.contract = conditioning_contract(config, parts)
+        weight = config.lisa.weight if config.lisa is not None else 0.0
+        self.objective = Objective(parts.backbone.process, build_sigmas(config.noise), weight, config.seed)
+        self.engine = Engine(self.model, config)
+        self.average = MovingAverage(self.model.trainable, config.optimizer.ema_decay)
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints", config.training.keep_checkpoints)
+        state = self.checkpoints.load(self.engine, self.average) or {"step": 0, "seconds": 0.0}
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.log = MetricsLog(self.run_dir, self.step)
+        self.meter = LossMeter()
+        self.preview = Preview(config, parts, self.model.branch) if config.preview.every else None
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of one optimizer step over all ranks."""
+        training = self.config.training
+        return training.micro_batch_size * training.gradient_accumulation * distributed.world_size()
+
+    def run(self) -> None:
+        """Train to `max_steps`, with reports, previews and checkpoints on the way."""
+        training = self.config.training
+        frozen = weights_digest(self.model.backbone)
+        batches = self._batches()
+        with tqdm(
+            total=training.max_steps,
+            initial=self.step,
+            desc=self.run_dir.name,
+            unit="step",
+            disable=not distributed.is_main(),
+        ) as bar:
+            while self.step < training.max_steps:
+                started = time.perf_counter()
+                self.train_step(batches)
+                self.seconds += time.perf_counter() - started
+                bar.update()
+                if self._due(training.log_every):
+                    bar.set_postfix(self._report())
+                if self.preview is not None and self._due(self.config.preview.every):
+                    bar.set_postfix(self._preview())
+                if self._due(training.checkpoint_every):
+                    self._save()
+        if weights_digest(self.model.backbone) != frozen:
+            raise RuntimeError("the frozen network changed during training")
+        self._finish(frozen)
+
+    def train_step(self, batches: Iterator[ClipBatch]) -> None:
+        """One optimizer step: losses of each micro-batch, gradients, step, moving average."""
+        # 1. the rate of this step
+        self.engine.set_rate(self.step * self.clips_per_step)
+        # 2. losses and gradients
+        for _ in range(self.config.training.gradient_accumulation):
+            batch = self._next(batches)
+            encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
+            terms = self.objective(self.engine.module, encoded)
+            self.engine.backward_and_step(terms.total)
+            self.meter.add(terms)
+        # 3. what is kept
+        self.average.update(self.model.trainable)
+        self.step += 1
+
+    def _next(self, batches: Iterator[ClipBatch]) -> ClipBatch:
+        batch = next(batches)
+        for skipped in batch.skipped:
+            _logger.warning("skipped clip %s: %s", skipped.clip_id, skipped.reason)
+            with open(self._skipped_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.step, **skipped._asdict()}) + "\n")
+        return batch.to(distributed.local_device())
+
+    def _batches(self) -> Iterator[ClipBatch]:
+        data, training = self.config.data, self.config.training
+        manifest = Manifest(data.manifest, "train")
+        dataset = PoseClipDataset(
+            manifest,
+            num_frames=data.num_frames,
+            frame_stride=data.frame_stride,
+            size=data.size,
+            flip_probability=data.flip_probability,
+            seed=self.config.seed,
+        )
+        loader = build_loader(
+            dataset,
+            num_clips=len(manifest),
+            micro_batch_size=training.micro_batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            start_position=self.step * self.clips_per_step,
+            seed=self.config.seed,
+            num_workers=data.num_workers,
+            pin_memory=distributed.local_device().type == "cuda",
+        )
+        return iter(loader)
+
+    @property
+    def _skipped_file(self) -> Path:
+        return self.run_dir / f"skipped-rank{distributed.rank()}.jsonl"
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.training.max_steps
+
+    def _report(self) -> dict[str, str]:
+        values: dict[str, Any] = self.meter.report()
+        values |= {"gradient_norm": self.engine.gradient_norm, "seconds": round(self.seconds, 3)}
+        values["clips_skipped"] = sum(distributed.gather(_count_lines(self._skipped_file)))
+        self.log.write(self.step, values)
+        shown = ("denoising", "lisa_ratio", "clips_skipped")
+        return {name: f"{values[name]:.4g}" for name in shown if values.get(name)}
+
+    def _preview(self) -> dict[str, str]:
+        assert self.preview is not None
+        with self.average.swapped_into(self.model.trainable):
+            accuracy = self.preview(self.run_dir / "previews", self.step)
+        self.log.write(self.step, accuracy)
+        return {name: f"{value:.3f}" for name, value in accuracy.items()}
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.engine, self.average, self.step, {"seconds": self.seconds})
+        with self.average.swapped_into(self.model.trainable):
+            if distributed.is_main():
+                facts = {"step": self.step, "seconds": self.seconds, "parameters": parameter_counts(self.model)}
+                save_weights(self.run_dir / "weights", self.model.branch, self.contract, facts)
+        distributed.barrier()
+
+    def _finish(self, frozen: str) -> None:
+        self.log.close()
+        if distributed.is_main():
+            facts = {
+                "step": self.step,
+                "clips_per_step": self.clips_per_step,
+                "ranks": distributed.world_size(),
+                "seconds": self.seconds,
+                "frozen_digest": frozen,
+                "parameters": parameter_counts(self.model),
+            }
+            (self.run_dir / "done.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        distributed.barrier()
+
+
+def _checkpoint_activations(model: nn.Module) -> None:
+    """Recompute the blocks' activations in the backward pass, in every part that offers it."""
+    for module in model.modules():
+        if getattr(module, "_supports_gradient_checkpointing", False):
+            module.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _count_lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0

@@ -1,0 +1,112 @@
+"""Scores of synthetic clips whose errors are known: the figure's diagonal is 20 pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.protocol import clips_digest, protocol_id, require_same_protocol
+from eval.scores import load_scores, pck_difference, save_scores
+from eval.scoring import MAX_PSNR_DB, psnr_db, score_clips
+from lisa_video.errors import UserError
+
+FRAMES = 6  # of the synthetic clips
+
+
+def test_pck_of_known_errors(make_arm) -> None:
+    """Errors of 0, 1.5, 3 and 9 pixels against limits of 1, 2 and 4."""
+    arm = make_arm("arm", [0, 2, 3, 9])
+    assert {key: value.value for key, value in arm.scores.pck.items()} == {"0.05": 0.25, "0.1": 0.5, "0.2": 0.75}
+    assert arm.scores.pck_per_joint["0.1"] == [0.5] * 17
+    assert arm.scores.pck_per_frame["0.2"] == [0.75] * FRAMES
+    assert arm.scores.error_px == pytest.approx((0 + 2 + 3 + 9) / 4)
+    assert arm.scores.error_diagonal == pytest.approx((0 + 2 + 3 + 9) / 4 / 20)
+    assert arm.scores.ceiling["0.05"].value == 1.0
+    share = arm.scores.clip("clip-2")
+    assert (share.visible, share.correct) == (FRAMES * 17, (0, 0, FRAMES * 17))
+
+
+def test_interval_of_two_kinds_of_clips_spans_them(make_arm) -> None:
+    """Half of 20 clips right: the standard error is sqrt(.25/20) = 0.112, so the interval is about 0.28 to 0.72."""
+    value = make_arm("arm", [0] * 10 + [9] * 10).scores.pck["0.1"]
+    assert value.value == 0.5
+    assert value.low == pytest.approx(0.5 - 1.96 * 0.112, abs=0.04)
+    assert value.high == pytest.approx(0.5 + 1.96 * 0.112, abs=0.04)
+
+
+def test_frechet_of_a_brightness_shift(make_arm) -> None:
+    """All pixels but one are 10 brighter (nothing is clipped): d² = 3 x 10², less the one blue pixel's share."""
+    scores = make_arm("arm", [0, 0, 0, 0]).scores
+    assert scores.frechet == pytest.approx(300.0, rel=1e-2)
+    assert scores.frechet_floor < 5.0 and scores.frechet_floor_clips == (2, 2)
+
+
+def test_psnr_closed_form() -> None:
+    """An error of 10 everywhere: 20 log10(255 / 10); no error counts 100 dB."""
+    truth = np.full((2, 4, 4, 3), 100, np.uint8)
+    assert psnr_db(truth + np.uint8(10), truth) == pytest.approx(20 * np.log10(25.5))
+    assert psnr_db(truth - np.uint8(10), truth) == pytest.approx(20 * np.log10(25.5))
+    assert psnr_db(truth, truth) == MAX_PSNR_DB
+
+
+def test_difference_is_paired_by_clip_name(make_arm) -> None:
+    """Right where the other is wrong: 3 of 4 against 1 of 4."""
+    a, b = make_arm("a", [0, 9, 9, 9]), make_arm("b", [9, 0, 0, 0])
+    difference = pck_difference(a.scores, b.scores, 0.1)
+    assert difference.value == 0.5
+    assert pck_difference(b.scores, a.scores, 0.1).value == -0.5
+    assert difference.low < 0 < difference.high
+
+
+def test_scores_of_other_protocols_do_not_meet(make_arm) -> None:
+    """The message names what differs; the id follows the content, not the order of the items."""
+    a, b = make_arm("a", [0, 1]), make_arm("b", [0, 1], protocol={"guidance": 3.0})
+    assert a.scores.protocol_id != b.scores.protocol_id
+    with pytest.raises(UserError, match="differ in guidance"):
+        pck_difference(a.scores, b.scores, 0.1)
+    require_same_protocol([a.scores.protocol, dict(reversed(a.scores.protocol.items()))])
+    assert protocol_id({"x": 1, "y": [2]}) == protocol_id({"y": [2], "x": 1}) != protocol_id({"x": 1, "y": [3]})
+    assert clips_digest(["b", "a"]) == clips_digest(["a", "b"]) != clips_digest(["a", "c"])
+
+
+def test_protocol_names_what_the_numbers_depend_on(make_arm) -> None:
+    """Both digests, the clips, the size and what was passed in."""
+    protocol = make_arm("arm", [0, 1]).scores.protocol
+    assert protocol["detector_digest"] == "sha256:" + "0" * 64
+    assert protocol["frechet_features"] == {"name": "mean colour"}
+    assert (protocol["clips"], protocol["frames"], protocol["guidance"]) == (2, FRAMES, 2.0)
+    assert protocol["clips_digest"] == clips_digest(["clip-0", "clip-1"])
+
+
+def test_file_keeps_everything_and_is_valid_json(make_arm, tmp_path: Path) -> None:
+    """NaN (here the floor of two clips) is null in the file and NaN again when read."""
+    scores = make_arm("arm", [0, 9]).scores
+    save_scores(tmp_path / "scores.json", scores)
+    raw = json.loads((tmp_path / "scores.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert raw["frechet_floor"] is None
+    again = load_scores(tmp_path / "scores.json")
+    assert np.isnan(again.frechet_floor)
+    assert (again.pck, again.clips, again.protocol) == (scores.pck, scores.clips, scores.protocol)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_faults_are_explained(clip_pair, detector, extractor, tmp_path: Path) -> None:
+    """No clips, an item given twice, a clip given twice, shapes that differ, a file that is not one."""
+
+    def score(*clips, **protocol):
+        return score_clips(clips, detector, extractor, protocol=protocol)
+
+    with pytest.raises(UserError, match="no clip"):
+        score()
+    with pytest.raises(UserError, match="at least 2 clips"):
+        score(clip_pair(0, 0))
+    with pytest.raises(UserError, match="given twice: frames"):
+        score(clip_pair(0, 0), clip_pair(1, 0), frames=3)
+    with pytest.raises(ValueError, match="given twice"):
+        score(clip_pair(0, 0), clip_pair(0, 0))
+    with pytest.raises(ValueError, match="clip-0: shapes"):
+        score(clip_pair(0, 0)._replace(generated=clip_pair(0, 0).generated[:2]))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot read scores"):
+        load_scores(tmp_path / "bad.json")
