@@ -31,17 +31,24 @@ def headline(arms: Sequence[ArmResult], threshold: float) -> str:
     )
 
 
-def remarks(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float) -> list[str]:
-    """Further sentences: against the floor and the ceiling, Frechet distance, speed, and what the intervals mean."""
+def remarks(
+    arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float, ceiling: ArmResult | None = None
+) -> list[str]:
+    """Further sentences: against the floor and the ceilings, Frechet distance, speed, and what the intervals mean."""
     said = []
     if floor is not None:
         said += [_against_floor(arm, floor, threshold) for arm in arms]
     scores = arms[0].scores
-    ceiling = scores.ceiling[threshold_key(threshold)]
+    detected = scores.ceiling[threshold_key(threshold)]
     said.append(
-        f"On the true frames the detector itself reaches PCK@{threshold:g} {percent(ceiling.value)}: "
+        f"On the true frames the detector itself reaches PCK@{threshold:g} {percent(detected.value)}: "
         "no arm can be told from perfect above that."
     )
+    if ceiling is not None:
+        said.append(
+            f"{ceiling.name} has {_pck(ceiling, threshold)}, a Fréchet distance of {ceiling.scores.frechet:.3g} and "
+            f"{ceiling.scores.psnr_db:.1f} dB: what the frozen VAE lets a perfect sample keep."
+        )
     distances = ", ".join(f"{arm.name} {arm.scores.frechet:.3g}" for arm in arms)
     if math.isnan(scores.frechet_floor):
         said.append(f"Fréchet distance to the true clips: {distances}; too few clips for a real-against-real floor.")
@@ -49,7 +56,8 @@ def remarks(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float
         halves = " and ".join(str(count) for count in scores.frechet_floor_clips)
         said.append(
             f"Fréchet distance to the true clips: {distances}. One half of the true clips lies "
-            f"{scores.frechet_floor:.3g} from the other half ({halves} clips; fewer clips raise the distance)."
+            f"{scores.frechet_floor:.3g} from the other half ({halves} clips). An arm can lie below that, because it "
+            "shares reference pictures and poses with the true clips, and because fewer clips raise the distance."
         )
     if len(arms) > 1 and (sentence := _speed(arms[0], arms[-1], threshold)):
         said.append(sentence)

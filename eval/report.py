@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def write_report(
     floor: ArmResult | None = None,
     clips: Sequence[ShownClip] = (),
     *,
+    ceiling: ArmResult | None = None,
     title: str = "Pose-guided video: LISA against the plain ControlNet",
     note: str = "",
 ) -> None:
@@ -47,13 +49,14 @@ def write_report(
         arms: baseline first, LISA last; scored by one protocol.
         floor: the arm without control, by the same protocol.
         clips: shown in the gallery; each arm must have generated them.
+        ceiling: the true frames through the codec and back, by the same protocol.
         title: of the page.
         note: a paragraph of one's own below the headline, such as the limits of the experiment.
 
     Raises:
         UserError: protocols differ, or an arm lacks a clip of the gallery.
     """
-    everyone = [*([floor] if floor else []), *arms]
+    everyone = [*([floor] if floor else []), *arms, *([ceiling] if ceiling else [])]
     require_same_protocol([arm.scores.protocol for arm in everyone])
     for arm in arms:
         if missing := [clip.clip_id for clip in clips if clip.clip_id not in arm.videos]:
@@ -73,12 +76,12 @@ def write_report(
         title=title,
         note=note,
         headline=headline(arms, threshold),
-        remarks=remarks(arms, floor, threshold),
+        remarks=remarks(arms, floor, threshold, ceiling),
         threshold=f"{threshold:g}",
         thresholds=list(arms[0].scores.pck),
-        rows=table_rows(arms, floor),
+        rows=table_rows(arms, floor, ceiling),
         dash=DASH,
-        bars=pck_bars(arms, floor, threshold),
+        bars=pck_bars(arms, floor, threshold, ceiling),
         plots=_plots(arms, floor, threshold),
         gallery=[_gallery_row(clip, arms, threshold) for clip in clips],
         protocol_id=arms[0].scores.protocol_id,
@@ -89,26 +92,32 @@ def write_report(
     )
     out_html = Path(out_html)
     _write(out_html, page)
-    numbers = json.dumps(report_numbers(arms, floor, title), indent=2, allow_nan=False)
+    numbers = json.dumps(report_numbers(arms, floor, title, ceiling), indent=2, allow_nan=False)
     _write(out_html.with_suffix(".json"), numbers + "\n")
 
 
-def report_numbers(arms: Sequence[ArmResult], floor: ArmResult | None, title: str) -> dict[str, Any]:
+def report_numbers(
+    arms: Sequence[ArmResult], floor: ArmResult | None, title: str, ceiling: ArmResult | None = None
+) -> dict[str, Any]:
     """Every number of the report as JSON values."""
     threshold = _headline_threshold(arms[0].scores)
-    difference = pck_difference(arms[0].scores, arms[-1].scores, threshold)
     return {
         "title": title,
         "headline": headline(arms, threshold),
-        "remarks": remarks(arms, floor, threshold),
-        "difference": {
-            "of": arms[-1].name, "less": arms[0].name, "pck": threshold_key(threshold),
-            "value": difference.value, "low": difference.low, "high": difference.high,
-        },
+        "remarks": remarks(arms, floor, threshold, ceiling),
+        "difference": _difference(arms[0], arms[-1], threshold) if len(arms) > 1 else None,
         "arms": [_arm_numbers(arm) for arm in arms],
         "floor": _arm_numbers(floor) if floor else None,
+        "ceiling": _arm_numbers(ceiling) if ceiling else None,
         "published": [list(row) for row in PUBLISHED],
     }  # fmt: skip
+
+
+def _difference(first: ArmResult, last: ArmResult, threshold: float) -> dict[str, Any]:
+    key = threshold_key(threshold)
+    return {"of": last.name, "less": first.name, "pck": key} | asdict(
+        pck_difference(first.scores, last.scores, threshold)
+    )
 
 
 def _headline_threshold(scores: Scores) -> float:

@@ -42,10 +42,11 @@ class Bar(NamedTuple):
     span: float
 
 
-def table_rows(arms: Sequence[ArmResult], floor: ArmResult | None) -> list[TableRow]:
-    """Floor, arms, and the true frames as ceiling."""
+def table_rows(arms: Sequence[ArmResult], floor: ArmResult | None, ceiling: ArmResult | None = None) -> list[TableRow]:
+    """Floor, arms, and as ceilings the true frames through the codec and the true frames themselves."""
     rows = [_arm_row(floor, "floor")] if floor else []
     rows += [_arm_row(arm, "arm") for arm in arms]
+    rows += [_arm_row(ceiling, "ceiling")] if ceiling else []
     truth = arms[0].scores
     facts = [(head, DASH) for head, _ in rows[0].facts]
     if not math.isnan(truth.frechet_floor):
@@ -53,11 +54,14 @@ def table_rows(arms: Sequence[ArmResult], floor: ArmResult | None) -> list[Table
     return [*rows, TableRow(TRUTH_NAME, "ceiling", _pck_cells(truth.ceiling), facts)]
 
 
-def pck_bars(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float) -> list[Bar]:
-    """PCK of floor, arms and true frames at one threshold."""
+def pck_bars(
+    arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float, ceiling: ArmResult | None = None
+) -> list[Bar]:
+    """PCK of floor, arms and ceilings at one threshold."""
     key = threshold_key(threshold)
     shown = [(floor.name, "floor", floor.scores.pck[key])] if floor else []
     shown += [(arm.name, f"arm{place % 4}", arm.scores.pck[key]) for place, arm in enumerate(arms)]
+    shown += [(ceiling.name, "ceiling", ceiling.scores.pck[key])] if ceiling else []
     shown.append((TRUTH_NAME, "ceiling", arms[0].scores.ceiling[key]))
     return [
         Bar(name, kind, percent(share.value), 100 * share.value, 100 * share.low, 100 * (share.high - share.low))
@@ -65,14 +69,15 @@ def pck_bars(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: floa
     ]
 
 
-def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None) -> str:
+def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ceiling: ArmResult | None = None) -> str:
     """The table of arms in Markdown, with its protocol's id.
 
     Raises:
         UserError: protocols differ.
     """
-    require_same_protocol([arm.scores.protocol for arm in [*([floor] if floor else []), *arms]])
-    rows, scores = table_rows(arms, floor), arms[0].scores
+    beside = [arm for arm in (floor, ceiling) if arm]
+    require_same_protocol([arm.scores.protocol for arm in [*beside, *arms]])
+    rows, scores = table_rows(arms, floor, ceiling), arms[0].scores
     heads = ["Arm", *(f"PCK@{key} ↑ [95 %]" for key in scores.pck), *(head for head, _ in rows[0].facts)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:

@@ -12,17 +12,19 @@ from lisa_video.data.clips import check_manifest_fits
 from lisa_video.data.manifest import Manifest, Split
 from lisa_video.errors import UserError
 from lisa_video.models.build import backbone_module, build_backbone, build_denoiser, check_size, parameter_counts
+from lisa_video.training.run_dir import check_unchanged
 
 _MIN_FREE_BYTES = 512 * 2**20
 _SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def check_run(config: RunConfig) -> None:
-    """Cheap checks: data, weights' layout, preview detector, disk.
+    """Cheap checks: settings of an earlier start, data, weights' layout, preview detector, disk.
 
     Raises:
         UserError: the first thing that is wrong.
     """
+    check_unchanged(Path(config.run_dir), config)
     data = config.data
     for split in _SPLITS:
         check_manifest_fits(Manifest(data.manifest, split), data.num_frames, data.frame_stride, data.size)
@@ -34,12 +36,14 @@ def check_run(config: RunConfig) -> None:
 
 
 def check_disk(folder: Path) -> None:
-    """Refuse to start on a full disk.
+    """Refuse to start where nothing can be written, or on a full disk.
 
     Raises:
-        UserError: less than half a GiB is free.
+        UserError: a file is in the way, no permission, or less than half a GiB is free.
     """
-    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.is_dir())
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if os.path.exists(path))
+    if not existing.is_dir():
+        raise UserError("not a folder", where=existing, remedy="choose another run_dir")
     if not os.access(existing, os.W_OK):
         raise UserError("cannot write here", where=existing, remedy="choose another run_dir")
     free = shutil.disk_usage(existing).free
@@ -66,7 +70,7 @@ def describe_run(config: RunConfig) -> str:
     notes = [
         f"clips: {clips['train']} to train on, {clips['val']} held out",
         f"clips a step: {batch} x number of processes",
-        f"parameters: {counts['frozen']:,} frozen, {counts['branch']:,} side branch, {counts['decoder']:,} LISA decoder "
-        f"({counts['decoder_share']:.2%} of the branch)",
+        f"parameters: {counts['frozen']:,} frozen, {counts['branch']:,} side branch, "
+        f"{counts['decoder']:,} LISA decoder ({counts['decoder_share']:.2%} of the branch)",
     ]
     return dump_config(config) + "".join(f"# {note}\n" for note in notes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -21,3 +23,7 @@ class UserError(Exception):
         self.what, self.where, self.remedy = what, where, remedy
         prefix = f"{where}: " if where is not None else ""
         super().__init__(f"{prefix}{what.rstrip('.')}. Remedy: {remedy.rstrip('.')}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes send exceptions as pickles, which by default would be made again from the message alone.
+        return partial(type(self), where=self.where, remedy=self.remedy), (self.what,)

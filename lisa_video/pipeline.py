@@ -86,7 +86,7 @@ class PoseVideoPipeline:
         seed: int,
         keys: Sequence[int | str],
         num_frames: int | None = None,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int], object] | None = None,
     ) -> UInt8[Tensor, "B F H W 3"]:
         """Sample B clips.
 
@@ -118,6 +118,14 @@ class PoseVideoPipeline:
         settings = self.sampling
         sigmas = karras_sigmas(settings.num_steps, settings.sigma_min, settings.sigma_max)
         latents = sample_euler(self._denoise(condition, pose_maps, frames), noise, sigmas, on_step)
+        return self._pixels(latents)
+
+    @torch.no_grad()
+    def reconstruct(self, frames: Float[Tensor, "B F 3 H W"]) -> UInt8[Tensor, "B F H W 3"]:
+        """Frames in [-1, 1] through the codec and back: how good a sample could look at best."""
+        return self._pixels(self.codec.encode_video(frames.to(next(self.denoiser.parameters()).device)))
+
+    def _pixels(self, latents: Float[Tensor, "B F C h w"]) -> UInt8[Tensor, "B F H W 3"]:
         pixels = self.codec.decode_video(latents).clamp(-1, 1)
         return rearrange((pixels + 1) * 127.5, "b f c h w -> b f h w c").round().to(torch.uint8).cpu()
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 
 from lisa_video.errors import UserError
+
+_HEAD_START = 5.0  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(parsed.config, parsed.overrides, parsed.dry_run)
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":
+            # Rank 0 has most likely found the same and says it; the launcher then ends this process while it waits.
+            time.sleep(_HEAD_START)
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -38,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
     from lisa_video.checks import check_run, describe_run  # imports torch: not for --help
     from lisa_video.config.load import load_config
+    from lisa_video.distributed import prepare_environment
 
     config = load_config(config_path, overrides)
     if dry_run:
@@ -45,6 +53,7 @@ def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
         return 0
     check_run(config)
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed|torch")
+    prepare_environment()
     from lisa_video.training.engine import start_process_group  # imports deepspeed: seconds
     from lisa_video.training.trainer import Trainer
 

@@ -99,9 +99,9 @@ def generate_demo_data(
     out.mkdir(parents=True, exist_ok=True)
     with _only_run(out / SETTINGS_NAME):
         _remember_settings(out / SETTINGS_NAME, asdict(settings))
-        digests = _digests(out, settings, clips, workers)
+        digests = tqdm(_digests(out, settings, clips, workers), total=clips, unit="clip", disable=not progress)
         records = (_record(settings, index, digest) for index, digest in enumerate(digests))
-        write_manifest(manifest, tqdm(records, total=clips, unit="clip", disable=not progress), **header)
+        write_manifest(manifest, records, **header)
     return manifest
 
 

@@ -66,7 +66,7 @@ class NoiseConfig(Section):
 class ConditioningConfig(Section):
     """What the frozen network is told besides the pose, and how often it is not told."""
 
-    image_dropout: Probability = 0.1  # p; embedding dropped if u < 2p, image latents if p <= u < 3p
+    image_dropout: Annotated[float, Field(ge=0, le=1 / 3)] = 0.1  # p; embedding off if u < 2p, latents if p <= u < 3p
     pose_dropout: Probability = 0.1  # pose map blanked, independently; needed for guidance on the pose
     noise_aug_strength: Annotated[float, Field(ge=0)] = 0.02  # noise on the reference image, pixels in [-1, 1]
     motion_bucket_id: float = 127.0

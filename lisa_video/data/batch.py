@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -54,6 +55,12 @@ class Clip:
     keypoints: Keypoints
     fps: float
     skipped: tuple[SkippedClip, ...] = ()
+
+    @property
+    def array(self) -> UInt8[np.ndarray, "F H W 3"]:
+        """The frames as an array, colours last."""
+        frames: np.ndarray = self.frames.permute(0, 2, 3, 1).numpy()
+        return frames
 
 
 @dataclass(frozen=True)

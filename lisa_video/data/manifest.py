@@ -7,6 +7,7 @@ Frames are never copied: a record points at a range of frames of a video file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -137,6 +138,12 @@ class Manifest:
     def resolve(self, relative: str) -> Path:
         """Absolute path of a file that a record names."""
         return self.path.parent / relative
+
+
+def file_digest(path: str | Path) -> str:
+    """`sha256:` and the hexadecimal digest of a file's bytes, as in `ClipRecord.source_digest`."""
+    with open(path, "rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(line: bytes, where: str) -> ClipRecord:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import decord  # type: ignore[import-untyped]
+import decord
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Int, UInt8

@@ -39,7 +39,7 @@ class FlowProcess(NoiseProcess):
         return x_s
 
     def timestep(self, s: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """t in the network's units."""
+        """The time t in the network's units."""
         return s * self.time_scale
 
     def denoised(

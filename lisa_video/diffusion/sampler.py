@@ -25,7 +25,7 @@ def sample_euler(
     denoise: Denoise,
     noise: Float[Tensor, "B F C h w"],
     sigmas: Float[Tensor, " steps_and_zero"],
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "B F C h w"]:
     """Integrate dx/ds = (x - denoised) / s from the first noise level to the last (Karras et al. 2022, algorithm 1).
 

@@ -44,8 +44,8 @@ class CosineSigma(SigmaDistribution):
         sigma_min: lowest noise level.
         sigma_max: highest noise level.
         image_d: image size in the schedule's units.
-        noise_d_low: reference size of the least noisy end.
-        noise_d_high: reference size of the noisiest end.
+        noise_d_low: reference size of the noisiest end.
+        noise_d_high: reference size of the least noisy end.
     """
 
     def __init__(
@@ -70,5 +70,6 @@ class CosineSigma(SigmaDistribution):
     def icdf(self, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Linear blend, by u, of the cosine schedules shifted for the two reference sizes."""
         v = u.double()
-        logsnr = torch.lerp(self._shifted_cosine(v, self.shifts[0]), self._shifted_cosine(v, self.shifts[1]), v)
+        low, high = (self._shifted_cosine(v, shift) for shift in self.shifts)
+        logsnr = torch.lerp(high, low, v)
         return (torch.exp(-logsnr / 2) * self.sigma_data).to(u.dtype)

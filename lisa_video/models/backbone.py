@@ -7,6 +7,7 @@ edited. What crosses module borders are tensors in tuples, since ZeRO-3 finds pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -56,6 +57,10 @@ class SideBranch(nn.Module):
     @property
     def feature_specs(self) -> dict[str, FeatureSpec]:
         """Features by name, in the order of `BranchOutput.features`: "down_0", "down_1", ..., "mid"."""
+        raise NotImplementedError
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write settings and weights as files; the backbone package's `load_branch` reads them."""
         raise NotImplementedError
 
 

@@ -88,4 +88,5 @@ class LISADecoder(nn.Module):
             # Sizes are those of a grid halved with rounding up, so that odd and non-square latents fit exactly.
             size = [math.ceil(side / 2**remaining) for side in latent_size]
             x = F.interpolate(F.silu(stage(x)), size=size, mode="nearest")
-        return rearrange(self.conv_out(x), "(b f) c h w -> b f c h w", b=batch)
+        out: Tensor = rearrange(self.conv_out(x), "(b f) c h w -> b f c h w", b=batch)
+        return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, final
 
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class PoseEncoder(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(3, hidden_channels[0], 3, padding=1)
         blocks: list[nn.Module] = []
-        for narrow, wide in zip(hidden_channels[:-1], hidden_channels[1:], strict=True):
+        for narrow, wide in pairwise(hidden_channels):
             blocks += [nn.Conv2d(narrow, narrow, 3, padding=1), nn.Conv2d(narrow, wide, 3, padding=1, stride=2)]
         self.blocks = nn.ModuleList(blocks)
         self.conv_out = nn.Conv2d(hidden_channels[-1], out_channels, 3, padding=1)

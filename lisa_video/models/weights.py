@@ -29,6 +29,7 @@ def conditioning_contract(config: RunConfig, parts: BackboneParts) -> dict[str, 
         "pose_map": "OpenPose colours on black, brightness by confidence, coco17",
         "size": list(config.data.size),
         "num_frames": config.data.num_frames,
+        "frame_stride": config.data.frame_stride,
         "noise_aug_strength": config.conditioning.noise_aug_strength,
         "motion_bucket_id": config.conditioning.motion_bucket_id,
         "pose_dropout": config.conditioning.pose_dropout,
@@ -53,8 +54,7 @@ def load_weights(folder: Path, backbone_name: str) -> tuple[SideBranch, dict[str
     Raises:
         UserError: the folder has none, or they are of another version.
     """
-    if not (folder / _CONTRACT).is_file():
-        raise UserError("no trained weights", where=folder, remedy="train first, or name the `weights` folder of a run")
+    _require(folder)
     contract = json.loads((folder / _CONTRACT).read_text(encoding="utf-8"))
     if contract.get("version") != CONTRACT_VERSION:
         raise UserError(
@@ -88,3 +88,21 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def weights_file_digest(folder: Path) -> str:
+    """sha256 over the files of exported weights: the name of what was sampled.
+
+    Raises:
+        UserError: the folder has no weights.
+    """
+    _require(folder)
+    digest = hashlib.sha256()
+    for path in [folder / _CONTRACT, *sorted((folder / _BRANCH).iterdir())]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _require(folder: Path) -> None:
+    if not (folder / _CONTRACT).is_file():
+        raise UserError("no trained weights", where=folder, remedy="train first, or name the `weights` folder of a run")

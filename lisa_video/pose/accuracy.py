@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from scipy.optimize import linear_sum_assignment
 
 from lisa_video.pose.keypoints import Keypoints
 from lisa_video.pose.skeleton import VISIBLE_SCORE

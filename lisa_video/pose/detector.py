@@ -14,6 +14,9 @@ from torch.nn import functional
 from lisa_video.pose.keypoint_net import KeypointNet, decode, weights_digest
 from lisa_video.pose.keypoints import Keypoints
 
+SHIPPED_KEYPOINT_NET = Path(__file__).parents[1] / "assets" / "keypoint_net"
+"""Folder of the network that was trained on the demo data; its `training.json` says how, and how well it does."""
+
 _BATCH = 64  # frames at a time, so that memory does not grow with the clip
 
 

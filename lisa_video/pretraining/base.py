@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lisa_video.conditioning import encode_batch
 from lisa_video.config.schema import ConditioningConfig
@@ -39,12 +38,26 @@ def train_base(
         batch = encode_batch(codec, next(batches), conditioning, data.seed)
         sigma, noise = objective.draw(batch)
         x_s = process.add_noise(batch.latents, noise, sigma)
-        with torch.autocast(x_s.device.type, torch.bfloat16, enabled=settings.bf16):
-            state = backbone.encode(process.model_input(x_s, sigma), process.timestep(sigma), batch.condition)
-            prediction = backbone.decode(state, None)
-        return (prediction.float() - process.target(batch.latents, noise, sigma)).square().mean()
+        state = backbone.encode(process.model_input(x_s, sigma), process.timestep(sigma), batch.condition)
+        prediction = backbone.decode(state, None)
+        return (prediction - process.target(batch.latents, noise, sigma)).square().mean()
 
+    damp_residual_branches(backbone)
     backbone.requires_grad_(True).train()
     losses = train("base", backbone, loss_at, settings, state_dir, seek)
     backbone.requires_grad_(False).eval()
     return losses
+
+
+def damp_residual_branches(network: nn.Module) -> None:
+    """Zero the last layer of every residual branch and of the network (Ho et al. 2020; Dhariwal & Nichol 2021).
+
+    The network starts as little more than its skips, and trains in fewer steps.
+    """
+    for name, part in network.named_modules():
+        last = name.rpartition(".")[2]
+        is_last = last in ("proj_out", "conv_out") or (last == "conv2" and ".resnets." in f".{name}")
+        if is_last and isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
+            nn.init.zeros_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from lisa_video.data.batch import ClipBatch
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
-from lisa_video.data.manifest import Manifest
+from lisa_video.data.manifest import Manifest, Split
 
 
 @dataclass(frozen=True)
 class DemoBatches:
-    """The training split of a demo data set as an endless, seekable stream of batches."""
+    """A split of a demo data set as an endless, seekable stream of batches."""
 
     manifest: Path
     batch_size: int
@@ -24,10 +23,11 @@ class DemoBatches:
     size: tuple[int, int]
     seed: int
     num_workers: int = 1
+    split: Split = "train"
 
     def starting_at(self, step: int) -> Iterator[ClipBatch]:
         """Batches of steps `step`, `step + 1`, ..."""
-        manifest = Manifest(self.manifest, "train")
+        manifest = Manifest(self.manifest, self.split)
         dataset = PoseClipDataset(
             manifest,
             num_frames=self.num_frames,
@@ -47,9 +47,3 @@ class DemoBatches:
             num_workers=self.num_workers,
         )
         return iter(loader)
-
-
-def file_digest(path: Path) -> str:
-    """`sha256:` and the hexadecimal digest of a file."""
-    with open(path, "rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lisa_video.config.schema import ConditioningConfig
-from lisa_video.data.manifest import read_header
+from lisa_video.data.manifest import file_digest, read_header
 from lisa_video.diffusion.sigma import LogNormalSigma
 from lisa_video.models.svd.build import parts_from_modules
-from lisa_video.models.svd.tiny import save_checkpoint, tiny_image_encoder, tiny_unet, tiny_vae
+from lisa_video.models.svd.norm import set_norm_groups
+from lisa_video.models.svd.tiny import save_checkpoint, tiny_image_encoder, tiny_unet
 from lisa_video.pretraining.base import train_base
-from lisa_video.pretraining.data import DemoBatches, file_digest
+from lisa_video.pretraining.data import DemoBatches
 from lisa_video.pretraining.loop import LoopSettings, write_record
-from lisa_video.pretraining.vae import reconstruction_psnr, train_vae
+from lisa_video.pretraining.vae import make_vae, reconstruction_psnr, train_decoder
 
 _logger = logging.getLogger(__name__)
 
@@ -31,13 +33,12 @@ class DemoRecipe:
     num_frames: int = 8
     frame_stride: int = 2
     unet_widths: tuple[int, ...] = (64, 64, 32, 32)
-    vae_widths: tuple[int, ...] = (32, 32, 64, 64)
+    vae_widths: tuple[int, ...] = (32, 64, 64, 64)
     latent_channels: int = 16
-    vae_steps: int = 700
-    vae_batch: int = 4
-    base_steps: int = 3600
+    norm_groups: int = 8
+    decoder_steps: int = 1500
+    base_steps: int = 2400
     base_batch: int = 8
-    base_lr: float = 1e-3
 
 
 def pretrain_demo(manifest: Path, out: Path, recipe: DemoRecipe) -> Path:
@@ -50,41 +51,44 @@ def pretrain_demo(manifest: Path, out: Path, recipe: DemoRecipe) -> Path:
         out: checkpoint folder; states of unfinished stages are kept in `out/state`.
         recipe: sizes and lengths.
     """
-    read_header(manifest)
-    torch.manual_seed(recipe.seed)
-    vae, unet = (
-        tiny_vae(recipe.vae_widths, recipe.latent_channels),
-        tiny_unet(recipe.unet_widths, recipe.latent_channels, recipe.num_frames),
-    )
-    image_encoder, processor = tiny_image_encoder()
-    state_dir = out / "state"
-    vae_losses = train_vae(vae, _batches(manifest, recipe, recipe.vae_batch), _vae_settings(recipe), state_dir)
-    psnr = reconstruction_psnr(vae, next(_batches(manifest, recipe, 16).starting_at(0)).frames)
-    _logger.info("VAE reconstruction of training clips: %.2f dB", psnr)
-    base_losses = _train_unet(manifest, recipe, (unet, vae, image_encoder, processor), state_dir)
+    vae, decoder_losses, psnr = pretrain_vae(manifest, out / "state", recipe)
+    unet, image_encoder, processor, base_losses = pretrain_unet(manifest, out / "state", recipe, vae)
     save_checkpoint(out, unet, vae, image_encoder, processor, variant="fp16")
-    facts = {"recipe": recipe.__dict__, "manifest_digest": file_digest(manifest), "data": read_header(manifest)}
-    write_record(out / "training_vae.json", vae_losses, **facts, train_psnr_db=round(psnr, 2))
-    write_record(out / "training_base.json", base_losses, **facts)
+    facts = {"recipe": asdict(recipe), "manifest_digest": file_digest(manifest), "data": read_header(manifest)}
+    curves = {"decoder": decoder_losses, "base": base_losses}
+    write_record(out / "training.json", curves, **facts, held_out_psnr_db=round(psnr, 2))
     return out
+
+
+def pretrain_vae(
+    manifest: Path, state_dir: Path, recipe: DemoRecipe
+) -> tuple[AutoencoderKLTemporalDecoder, list[float], float]:
+    """VAE, its loss curve, and its reconstruction of held-out clips in dB."""
+    short = replace(_batches(manifest, recipe, 8), num_frames=4, frame_stride=4)
+    torch.manual_seed(recipe.seed)
+    vae = make_vae(recipe.vae_widths, recipe.latent_channels, recipe.norm_groups, short)
+    losses = train_decoder(vae, short, LoopSettings(recipe.decoder_steps, lr=1e-3), state_dir)
+    held_out = next(replace(_batches(manifest, recipe, 32), split="val").starting_at(0)).frames
+    psnr = reconstruction_psnr(vae, held_out)
+    _logger.info("VAE reconstruction of held-out clips: %.2f dB", psnr)
+    return vae, losses, psnr
+
+
+def pretrain_unet(
+    manifest: Path, state_dir: Path, recipe: DemoRecipe, vae: AutoencoderKLTemporalDecoder
+) -> tuple[UNetSpatioTemporalConditionModel, CLIPVisionModelWithProjection, CLIPImageProcessor, list[float]]:
+    """UNet, image encoder (random) and its processor, and the UNet's loss curve. Uses the VAE's encoder only."""
+    torch.manual_seed(recipe.seed)
+    image_encoder, processor = tiny_image_encoder()
+    unet = tiny_unet(recipe.unet_widths, recipe.latent_channels, recipe.num_frames)
+    set_norm_groups(unet, recipe.norm_groups)
+    parts = parts_from_modules(unet, vae, image_encoder, processor)
+    data = _batches(manifest, recipe, recipe.base_batch)
+    settings = LoopSettings(recipe.base_steps, lr=1e-3, ema_decay=0.998)
+    losses = train_base(parts, data, LogNormalSigma(), ConditioningConfig(), settings, state_dir)
+    return unet, image_encoder, processor, losses
 
 
 def _batches(manifest: Path, recipe: DemoRecipe, batch_size: int) -> DemoBatches:
     size = (recipe.size, recipe.size)
     return DemoBatches(manifest, batch_size, recipe.num_frames, recipe.frame_stride, size, recipe.seed)
-
-
-def _vae_settings(recipe: DemoRecipe) -> LoopSettings:
-    return LoopSettings(recipe.vae_steps, lr=2e-3, bf16=True)
-
-
-def _train_unet(
-    manifest: Path,
-    recipe: DemoRecipe,
-    modules: tuple[object, object, CLIPVisionModelWithProjection, CLIPImageProcessor],
-    state_dir: Path,
-) -> list[float]:
-    parts = parts_from_modules(*modules)  # type: ignore[arg-type]
-    data = _batches(manifest, recipe, recipe.base_batch)
-    settings = LoopSettings(recipe.base_steps, lr=recipe.base_lr, ema_decay=0.998, bf16=True)
-    return train_base(parts, data, LogNormalSigma(), ConditioningConfig(), settings, state_dir)

@@ -136,10 +136,9 @@ def train_keypoint_net(
         max_val_clips: bound of the held-out clips measured at the end.
     """
     torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
     data = load_frames(
         Manifest(manifest_path, "train"), size,
-        max_clips=max_clips, frames_per_clip=frames_per_clip, generator=generator,
+        max_clips=max_clips, frames_per_clip=frames_per_clip, generator=np.random.default_rng(seed),
     )  # fmt: skip
     net = KeypointNet(size=size, width=width, depth=depth).to(device).to(memory_format=torch.channels_last)
     losses = _fit(net, data, steps=steps, batch_size=batch_size, lr=lr, seed=seed, device=device, bf16=bf16)

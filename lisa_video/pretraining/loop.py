@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ class LoopSettings:
     clip_norm: float = 1.0
     weight_decay: float = 1e-2
     save_every: int = 200
-    bf16: bool = False
 
 
 def train(
@@ -57,10 +57,11 @@ def train(
         ],
         [settings.warmup_steps],
     )
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+    decay = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=decay)
     state_file = state_dir / f"{name}.state.pt"
     losses: list[float] = []
-    stateful = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    stateful: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
     if state_file.is_file():
         saved = torch.load(state_file, weights_only=True)
         for key, part in stateful.items():
@@ -92,7 +93,10 @@ def _save(path: Path, state: dict[str, object]) -> None:
     draft.replace(path)
 
 
-def write_record(path: Path, losses: list[float], **facts: object) -> None:
-    """Write what made the weights: settings, seed, data digest and the loss curve (means of 20 steps)."""
-    means = [round(sum(losses[i : i + 20]) / len(losses[i : i + 20]), 5) for i in range(0, len(losses), 20)]
-    path.write_text(json.dumps({**facts, "loss_every_20_steps": means}, indent=1) + "\n")
+def write_record(path: Path, losses: dict[str, list[float]], **facts: object) -> None:
+    """Write what made the weights: settings, seed, data digest, and the loss curves as means of 20 steps."""
+    curves = {
+        name: [round(sum(curve[i : i + 20]) / len(curve[i : i + 20]), 5) for i in range(0, len(curve), 20)]
+        for name, curve in losses.items()
+    }
+    path.write_text(json.dumps({**facts, "loss_every_20_steps": curves}, indent=1) + "\n", encoding="utf-8")

@@ -48,8 +48,9 @@ class Checkpoints:
         """
         final, draft = self.folder / f"step-{step:08d}", self.folder / f"step-{step:08d}.tmp"
         if distributed.is_main():
-            shutil.rmtree(draft, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
+            for half_written in self.folder.glob("*.tmp"):
+                shutil.rmtree(half_written)
         distributed.barrier()
         state = {"step": step, "world_size": distributed.world_size(), "average": average.state_dict(), **facts}
         engine.save(str(self.folder), draft.name, state)
@@ -58,7 +59,9 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(draft, final)
             for old in self._all()[: -self.keep]:
-                shutil.rmtree(old)
+                gone = old.with_suffix(".tmp")  # never half of one under a final name
+                os.replace(old, gone)
+                shutil.rmtree(gone)
         distributed.barrier()
         return final
 

@@ -55,6 +55,8 @@ class MovingAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+        if state["values"].keys() != self.values.keys():
+            raise RuntimeError(f"an average of other parameters: {sorted(state['values'].keys() ^ self.values.keys())}")
         self.steps = state["steps"]
         for name, value in state["values"].items():
             self.values[name].copy_(value)

@@ -18,7 +18,6 @@ from lisa_video.models.controlled import ControlledDenoiser
 def start_process_group() -> None:
     """Join the launcher's process group, or make one of a single process when there is no launcher."""
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         # With two CPU ranks DeepSpeed would compile a shared-memory all-reduce first, for minutes; gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if "RANK" not in os.environ:
@@ -66,6 +65,7 @@ class Engine:
         self._deepspeed, *_ = deepspeed.initialize(
             model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
         )
+        self._parameters, self._plain_norm = parameters, float("nan")
 
     @property
     def module(self) -> nn.Module:
@@ -84,13 +84,16 @@ class Engine:
     def backward_and_step(self, loss: Tensor) -> None:
         """Accumulate gradients; at an accumulation boundary reduce, clip and step."""
         self._deepspeed.backward(loss)
+        if self.config.training.zero_stage == 0 and self._deepspeed.is_gradient_accumulation_boundary():
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            self._plain_norm = float(nn.utils.get_total_norm(gradients))
         self._deepspeed.step()
 
     @property
     def gradient_norm(self) -> float:
         """Norm of the last step's gradients before clipping, over all trainable parameters."""
-        norm = self._deepspeed.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        norm = self._deepspeed.get_global_grad_norm()  # None without ZeRO
+        return float(norm) if norm is not None else self._plain_norm
 
     def save(self, folder: str, tag: str, client_state: dict[str, Any]) -> None:
         """Write a checkpoint; every rank must call it. Frozen weights are left out."""

@@ -11,6 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from lisa_video import distributed
+from lisa_video.data.loader import shard
 from lisa_video.objective import LossTerms
 
 _SIGMA_EDGES = (0.5, 2.0, 8.0)  # noise-level bins of the LISA ratio
@@ -23,12 +24,23 @@ class LossMeter:
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
 
+    def state_dict(self) -> list[dict[str, float]]:
+        """The sums of all ranks, for a checkpoint; every rank must call it."""
+        return distributed.gather(dict(self._sums))
+
+    def load_state_dict(self, sums_of_ranks: list[dict[str, float]]) -> None:
+        """Restore this rank's sums; with another number of ranks, each takes a share."""
+        self._sums.clear()
+        for sums in shard(sums_of_ranks, distributed.rank(), distributed.world_size()):
+            for key, value in sums.items():
+                self._sums[key] += value
+
     def add(self, terms: LossTerms) -> None:
         """Add one micro-batch."""
         lisa, residual = terms.lisa.mean(dim=1), terms.residual.mean(dim=1)
         self._add("all", terms.denoising, lisa, residual)
         bins = torch.bucketize(terms.sigma, torch.tensor(_SIGMA_EDGES, device=terms.sigma.device))
-        for number in bins.unique().tolist():
+        for number in sorted(set(bins.tolist())):
             self._add(f"sigma_bin_{number}", *(values[bins == number] for values in (terms.denoising, lisa, residual)))
 
     def _add(self, group: str, *values: torch.Tensor) -> None:
@@ -70,7 +82,7 @@ class MetricsLog:
         self._path = run_dir / "metrics.jsonl"
         self._writer = None
         if distributed.is_main():
-            _truncate_after(self._path, resumed_at)
+            drop_rows_after(self._path, resumed_at)
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -92,16 +104,21 @@ class MetricsLog:
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Rows of a run's `metrics.jsonl`; empty if there is none."""
-    path = run_dir / "metrics.jsonl"
+    return read_rows(run_dir / "metrics.jsonl")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file, without a last line that was cut off; empty if there is no file."""
     if not path.is_file():
         return []
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file if line.endswith("\n")]
 
 
-def _truncate_after(path: Path, step: int) -> None:
+def drop_rows_after(path: Path, step: int) -> None:
+    """Drop what an interrupted run wrote after its last checkpoint: these steps are made again."""
     if path.is_file():
-        kept = [row for row in read_metrics(path.parent) if row["step"] <= step]
+        kept = [row for row in read_rows(path) if row["step"] <= step]
         draft = path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         draft.replace(path)

@@ -11,7 +11,7 @@ from torchvision.utils import save_image
 
 from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
-from lisa_video.data.batch import ClipBatch, SampleKey, collate
+from lisa_video.data.batch import Clip, ClipBatch, SampleKey, collate
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import shard
 from lisa_video.data.manifest import Manifest
@@ -40,7 +40,7 @@ class Preview:
         self._detector = KeypointNetDetector.from_pretrained(detector, self._device) if detector else None
         self._batches = [collate([clip]) for clip in self._own_clips()]
 
-    def _own_clips(self) -> list[object]:
+    def _own_clips(self) -> list[Clip]:
         data = self._config.data
         manifest = Manifest(data.manifest, "val")
         dataset = PoseClipDataset(

@@ -16,21 +16,30 @@ _FREE = ("training.max_steps", "training.log_every", "training.checkpoint_every"
 _FREE_SECTIONS = ("preview.", "sampling.", "data.num_workers", "run_dir")
 
 
-def claim_run_dir(run_dir: Path, config: RunConfig) -> None:
-    """Save the resolved config at the first start; at later ones check that the settings are the same.
+def check_unchanged(run_dir: Path, config: RunConfig) -> None:
+    """Check that a run that was started before goes on with the same settings.
 
     Raises:
         UserError: the folder holds a run with other settings.
     """
     saved = run_dir / _CONFIG
-    if saved.is_file():
-        differing = differences(load_config(saved), config)
-        if differing:
-            raise UserError(
-                f"the run was started with other settings: {'; '.join(differing)}",
-                where=saved,
-                remedy="use another run_dir, or the settings of the first start",
-            )
+    differing = differences(load_config(saved), config) if saved.is_file() else []
+    if differing:
+        raise UserError(
+            f"the run was started with other settings: {'; '.join(differing)}",
+            where=saved,
+            remedy="use another run_dir, or the settings of the first start",
+        )
+
+
+def claim_run_dir(run_dir: Path, config: RunConfig) -> None:
+    """Save the resolved config, once all else is known to be right: from now on it must stay as it is.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
+    check_unchanged(run_dir, config)
+    saved = run_dir / _CONFIG
     distributed.barrier()
     if distributed.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -19,13 +19,13 @@ from lisa_video.data.batch import ClipBatch
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
 from lisa_video.data.manifest import Manifest
-from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, parameter_counts
+from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
 from lisa_video.models.weights import conditioning_contract, save_weights, weights_digest
 from lisa_video.objective import Objective
 from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.ema import MovingAverage
 from lisa_video.training.engine import Engine
-from lisa_video.training.metrics import LossMeter, MetricsLog
+from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
 from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import claim_run_dir
 
@@ -45,9 +45,9 @@ class Trainer:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.run_dir = config, Path(config.run_dir)
-        claim_run_dir(self.run_dir, config)
         device = distributed.local_device()
         parts = build_backbone(config.backbone)
+        check_size(config, parts)
         self.codec = parts.codec.to(device)
         self.model = build_denoiser(config, parts).to(device)
         if config.training.gradient_checkpointing:
@@ -55,13 +55,18 @@ class Trainer:
         self.contract = conditioning_contract(config, parts)
         weight = config.lisa.weight if config.lisa is not None else 0.0
         self.objective = Objective(parts.backbone.process, build_sigmas(config.noise), weight, config.seed)
+        claim_run_dir(self.run_dir, config)
         self.engine = Engine(self.model, config)
         self.average = MovingAverage(self.model.trainable, config.optimizer.ema_decay)
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints", config.training.keep_checkpoints)
-        state = self.checkpoints.load(self.engine, self.average) or {"step": 0, "seconds": 0.0}
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.log = MetricsLog(self.run_dir, self.step)
         self.meter = LossMeter()
+        state = self.checkpoints.load(self.engine, self.average) or {"step": 0, "samples_seen": 0, "seconds": 0.0}
+        self.step: int = state["step"]
+        self.samples_seen: int = state["samples_seen"]
+        self.seconds: float = state["seconds"]  # spent in training steps
+        self.meter.load_state_dict(state.get("meter", []))
+        self.log = MetricsLog(self.run_dir, self.step)
+        drop_rows_after(self._skipped_file, self.step)
         self.preview = Preview(config, parts, self.model.branch) if config.preview.every else None
 
     @property
@@ -73,6 +78,8 @@ class Trainer:
     def run(self) -> None:
         """Train to `max_steps`, with reports, previews and checkpoints on the way."""
         training = self.config.training
+        if distributed.is_main():
+            self._done_file.unlink(missing_ok=True)
         frozen = weights_digest(self.model.backbone)
         batches = self._batches()
         with tqdm(
@@ -93,14 +100,13 @@ class Trainer:
                     bar.set_postfix(self._preview())
                 if self._due(training.checkpoint_every):
                     self._save()
-        if weights_digest(self.model.backbone) != frozen:
-            raise RuntimeError("the frozen network changed during training")
+        self._check_weights(frozen)
         self._finish(frozen)
 
     def train_step(self, batches: Iterator[ClipBatch]) -> None:
         """One optimizer step: losses of each micro-batch, gradients, step, moving average."""
         # 1. the rate of this step
-        self.engine.set_rate(self.step * self.clips_per_step)
+        self.engine.set_rate(self.samples_seen)
         # 2. losses and gradients
         for _ in range(self.config.training.gradient_accumulation):
             batch = self._next(batches)
@@ -110,14 +116,14 @@ class Trainer:
             self.meter.add(terms)
         # 3. what is kept
         self.average.update(self.model.trainable)
-        self.step += 1
+        self.step, self.samples_seen = self.step + 1, self.samples_seen + self.clips_per_step
 
     def _next(self, batches: Iterator[ClipBatch]) -> ClipBatch:
         batch = next(batches)
         for skipped in batch.skipped:
             _logger.warning("skipped clip %s: %s", skipped.clip_id, skipped.reason)
             with open(self._skipped_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.step, **skipped._asdict()}) + "\n")
+                file.write(json.dumps({"step": self.step + 1, **skipped._asdict()}) + "\n")
         return batch.to(distributed.local_device())
 
     def _batches(self) -> Iterator[ClipBatch]:
@@ -137,7 +143,7 @@ class Trainer:
             micro_batch_size=training.micro_batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
-            start_position=self.step * self.clips_per_step,
+            start_position=self.samples_seen,
             seed=self.config.seed,
             num_workers=data.num_workers,
             pin_memory=distributed.local_device().type == "cuda",
@@ -148,13 +154,17 @@ class Trainer:
     def _skipped_file(self) -> Path:
         return self.run_dir / f"skipped-rank{distributed.rank()}.jsonl"
 
+    @property
+    def _done_file(self) -> Path:
+        return self.run_dir / "done.json"
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.training.max_steps
 
     def _report(self) -> dict[str, str]:
         values: dict[str, Any] = self.meter.report()
         values |= {"gradient_norm": self.engine.gradient_norm, "seconds": round(self.seconds, 3)}
-        values["clips_skipped"] = sum(distributed.gather(_count_lines(self._skipped_file)))
+        values["clips_skipped"] = sum(distributed.gather(len(read_rows(self._skipped_file))))
         self.log.write(self.step, values)
         shown = ("denoising", "lisa_ratio", "clips_skipped")
         return {name: f"{values[name]:.4g}" for name in shown if values.get(name)}
@@ -163,16 +173,25 @@ class Trainer:
         assert self.preview is not None
         with self.average.swapped_into(self.model.trainable):
             accuracy = self.preview(self.run_dir / "previews", self.step)
-        self.log.write(self.step, accuracy)
+        if accuracy:
+            self.log.write(self.step, accuracy)
         return {name: f"{value:.3f}" for name, value in accuracy.items()}
 
     def _save(self) -> None:
-        self.checkpoints.save(self.engine, self.average, self.step, {"seconds": self.seconds})
+        # Weights first: whatever a checkpoint says is done has been published.
         with self.average.swapped_into(self.model.trainable):
             if distributed.is_main():
                 facts = {"step": self.step, "seconds": self.seconds, "parameters": parameter_counts(self.model)}
                 save_weights(self.run_dir / "weights", self.model.branch, self.contract, facts)
-        distributed.barrier()
+        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "meter": self.meter.state_dict()}
+        self.checkpoints.save(self.engine, self.average, self.step, state)
+
+    def _check_weights(self, frozen: str) -> None:
+        """What training must not do: change the frozen network, or let the ranks drift apart."""
+        if weights_digest(self.model.backbone) != frozen:
+            raise RuntimeError("the frozen network changed during training")
+        if len(set(distributed.gather(weights_digest(self.model.trainable)))) > 1:
+            raise RuntimeError("the trained weights differ between ranks")
 
     def _finish(self, frozen: str) -> None:
         self.log.close()
@@ -185,7 +204,7 @@ class Trainer:
                 "frozen_digest": frozen,
                 "parameters": parameter_counts(self.model),
             }
-            (self.run_dir / "done.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            self._done_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         distributed.barrier()
 
 
@@ -194,7 +213,3 @@ def _checkpoint_activations(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()  # type: ignore[operator]
-
-
-def _count_lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0

@@ -203,6 +203,11 @@ def test_stills_run_from_the_first_to_the_last_frame() -> None:
     side = 96
     corners = [sheet[2, 2], sheet[2, -2], sheet[-2, 2], sheet[-2, -2]]
     assert [int(corner[0]) for corner in corners] == [0, 50, 100, 150]
+    orange = cv2.imdecode(
+        np.frombuffer(bytes_of(stills_uri(np.full((1, 48, 48, 3), (200, 100, 0), np.uint8))), np.uint8),
+        cv2.IMREAD_COLOR,
+    )
+    assert orange[5, 5].tolist() == [0, 100, 200], "cv2 reads blue, green, red"
     assert sheet[2, side + 2, 3] == 0 and all(corner[3] == 255 for corner in corners)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lisa_video.errors import UserError
 from lisa_video.models.backbone import Backbone, BackboneParts
 from lisa_video.models.svd.backbone import SVDBackbone
 from lisa_video.models.svd.codec import SVDCodec
+from lisa_video.models.svd.norm import STOCK_GROUPS, set_norm_groups
 from lisa_video.models.svd.side_branch import TemporalControlNet
 
 _FOLDERS = ("unet", "vae", "image_encoder", "feature_extractor")
@@ -26,8 +27,10 @@ class SVDOptions(BaseModel):
 
     variant: str | None = None
     """File variant on the hub or in the folder, for example "fp16"."""
-    frames_per_chunk: int = 16
+    frames_per_chunk: int = Field(16, gt=0)
     """Frames that the VAE handles at once."""
+    norm_groups: int = Field(STOCK_GROUPS, gt=0)
+    """Groups of all normalisation layers of UNet and VAE; the embedded tiny base was trained with 8."""
 
 
 def check_layout(path: str) -> None:
@@ -57,10 +60,10 @@ def build(path: str, options: dict[str, Any]) -> BackboneParts:
         options: fields of `SVDOptions`.
 
     Raises:
-        UserError: wrong layout, or weights that do not fit their configuration.
+        UserError: wrong layout, an unknown option, or weights that do not fit their configuration.
     """
     check_layout(path)
-    settings = SVDOptions.model_validate(options)
+    settings = _parse_options(options)
     try:
         load: dict[str, Any] = {"variant": settings.variant, "torch_dtype": torch.float32}
         unet = UNetSpatioTemporalConditionModel.from_pretrained(path, subfolder="unet", **load)
@@ -76,7 +79,21 @@ def build(path: str, options: dict[str, Any]) -> BackboneParts:
             where=path,
             remedy="download it again, or set backbone.options.variant to the variant that the files carry",
         ) from error
+    for module in (unet, vae):
+        set_norm_groups(module, settings.norm_groups)
     return parts_from_modules(unet, vae, image_encoder, feature_extractor, settings.frames_per_chunk)
+
+
+def _parse_options(options: dict[str, Any]) -> SVDOptions:
+    try:
+        return SVDOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
+            where="backbone.options",
+            remedy=f"use {', '.join(SVDOptions.model_fields)}",
+        ) from error
 
 
 def parts_from_modules(
@@ -92,6 +109,7 @@ def parts_from_modules(
         "backbone": "svd",
         "prediction": "EDM v, c_noise = ln(sigma)/4",
         "time_ids": ["fps - 1", "motion_bucket_id", "noise_aug_strength"],
+        "norm_groups": unet.conv_norm_out.num_groups,
         "latent_channels": codec.latent_channels,
         "latent_stride": codec.latent_stride,
         "latent_scaling_factor": vae.config.scaling_factor,
@@ -104,7 +122,8 @@ def parts_from_modules(
 def build_branch(backbone: Backbone, **settings: Any) -> TemporalControlNet:
     """A side branch for this backbone; settings as in `TemporalControlNet.from_unet`."""
     assert isinstance(backbone, SVDBackbone)
-    return TemporalControlNet.from_unet(backbone.unet, **settings)
+    branch: TemporalControlNet = TemporalControlNet.from_unet(backbone.unet, **settings)
+    return branch
 
 
 def load_branch(path: str) -> TemporalControlNet:

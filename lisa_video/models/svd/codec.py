@@ -55,19 +55,18 @@ class SVDCodec(Codec):
         The posterior's mode, not a sample: SVD's posterior is narrow, and cached latents then equal fresh ones.
         """
         folded = rearrange(frames, "b f c h w -> (b f) c h w")
-        chunks = [self.vae.encode(chunk).latent_dist.mode() for chunk in folded.split(self.frames_per_chunk)]
-        latents = torch.cat(chunks) * self.vae.config.scaling_factor
-        return rearrange(latents, "(b f) c h w -> b f c h w", b=len(frames))
+        chunks = [self.vae.encode(chunk).latent_dist.mode() for chunk in torch.split(folded, self.frames_per_chunk)]
+        scaled = torch.cat(chunks) * self.vae.config.scaling_factor
+        latents: Tensor = rearrange(scaled, "(b f) c h w -> b f c h w", b=len(frames))
+        return latents
 
     @torch.no_grad()
     def decode_video(self, latents: Float[Tensor, "B F C h w"]) -> Float[Tensor, "B F 3 H W"]:
         """Scaled latents -> pixels in [-1, 1]; each clip by itself, since the decoder convolves over time."""
         clips = []
         for clip in latents.float() / self.vae.config.scaling_factor:
-            chunks = [
-                self.vae.decode(chunk, num_frames=len(chunk)).sample for chunk in clip.split(self.frames_per_chunk)
-            ]
-            clips.append(torch.cat(chunks))
+            chunks = torch.split(clip, self.frames_per_chunk)
+            clips.append(torch.cat([self.vae.decode(chunk, num_frames=len(chunk)).sample for chunk in chunks]))
         return torch.stack(clips)
 
     @torch.no_grad()

@@ -100,4 +100,5 @@ def decode(unet: UNetSpatioTemporalConditionModel, state: EncoderState, residual
             **attends,
         )
     x = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
-    return x.reshape(*state.indicator.shape, *x.shape[1:])
+    out: Tensor = x.reshape(*state.indicator.shape, *x.shape[1:])
+    return out

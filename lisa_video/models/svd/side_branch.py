@@ -5,6 +5,7 @@ A `diffusers` model, so `save_pretrained` and `from_pretrained` use the hub's la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, final
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from lisa_video.models.backbone import BranchOutput, Condition, ControlResiduals, FeatureSpec, SideBranch
 from lisa_video.models.pose_encoder import PoseEncoder
 from lisa_video.models.svd.forward import encode
+from lisa_video.models.svd.norm import STOCK_GROUPS, set_norm_groups
 
 # Settings of the UNet that its encoder half depends on, by their names in diffusers.
 _SHARED_CONFIG = (
@@ -56,34 +58,37 @@ def _zero_conv(channels: int) -> nn.Conv2d:
 class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[misc]
     """Side branch with the spatial and temporal blocks of the SVD encoder, a pose encoder, and zero convolutions.
 
-    Arguments down to `num_attention_heads` are those of `UNetSpatioTemporalConditionModel`.
+    Arguments down to `num_attention_heads` are those of `UNetSpatioTemporalConditionModel`; sequences come as tuples
+    or, out of a config.json, as lists.
 
     Args:
         pose_channels: widths of the pose encoder, from the pixel grid to the latent grid.
         pose_last_init: see `PoseEncoder`.
+        norm_groups: groups of all normalisation layers, see `norm.set_norm_groups`.
     """
 
     _supports_gradient_checkpointing = True
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 8,
-        down_block_types: tuple[str, ...] = (
+        down_block_types: Sequence[str] = (
             "CrossAttnDownBlockSpatioTemporal",
             "CrossAttnDownBlockSpatioTemporal",
             "CrossAttnDownBlockSpatioTemporal",
             "DownBlockSpatioTemporal",
         ),
-        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
         addition_time_embed_dim: int = 256,
         projection_class_embeddings_input_dim: int = 768,
         layers_per_block: int = 2,
         cross_attention_dim: int = 1024,
         transformer_layers_per_block: int = 1,
-        num_attention_heads: tuple[int, ...] = (5, 10, 20, 20),
-        pose_channels: tuple[int, ...] = (16, 32, 96, 256),
+        num_attention_heads: Sequence[int] = (5, 10, 20, 20),
+        pose_channels: Sequence[int] = (16, 32, 96, 256),
         pose_last_init: Literal["zero", "default"] = "zero",
+        norm_groups: int = STOCK_GROUPS,
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
@@ -120,11 +125,13 @@ class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[m
         *skips, mid = self.feature_specs.values()
         self.zero_convs = nn.ModuleList(_zero_conv(spec.channels) for spec in skips)
         self.zero_conv_mid = _zero_conv(mid.channels)
+        set_norm_groups(self, norm_groups)
 
     @property
     def feature_specs(self) -> dict[str, FeatureSpec]:
-        """ "down_0" (after the first convolution) to "down_11" and "mid" for four levels of two layers."""
-        widths, layers = list(self.config.block_out_channels), self.config.layers_per_block
+        """Features "down_0" (after the first convolution) to "down_11", and "mid", for four levels of two layers."""
+        settings: Any = self.config
+        widths, layers = list(settings.block_out_channels), int(settings.layers_per_block)
         skips = [FeatureSpec(widths[0], 1)]
         for level, width in enumerate(widths):
             skips += [FeatureSpec(width, 2**level)] * layers
@@ -138,13 +145,18 @@ class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[m
         cls,
         unet: UNetSpatioTemporalConditionModel,
         *,
-        pose_channels: tuple[int, ...],
+        pose_channels: Sequence[int],
         pose_last_init: Literal["zero", "default"] = "zero",
         copy_weights: bool = True,
     ) -> TemporalControlNet:
         """A branch shaped like the UNet's encoder half and, unless told otherwise, with its weights."""
         shared: dict[str, Any] = {name: unet.config[name] for name in _SHARED_CONFIG}
-        branch = cls(**shared, pose_channels=pose_channels, pose_last_init=pose_last_init)
+        branch: TemporalControlNet = cls(
+            **shared,
+            pose_channels=pose_channels,
+            pose_last_init=pose_last_init,
+            norm_groups=unet.conv_norm_out.num_groups,
+        )
         if copy_weights:
             for name in _SHARED_MODULES:
                 getattr(branch, name).load_state_dict(getattr(unet, name).state_dict())

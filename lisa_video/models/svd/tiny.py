@@ -69,7 +69,6 @@ def save_checkpoint(
     variant: str | None = None,
 ) -> None:
     """Write the hub's layout; variant "fp16" halves the files."""
-    dtype = torch.float16 if variant == "fp16" else torch.float32
     scheduler = EulerDiscreteScheduler(
         prediction_type="v_prediction",
         timestep_type="continuous",
@@ -79,9 +78,11 @@ def save_checkpoint(
         sigma_max=700.0,
     )
     pipeline = StableVideoDiffusionPipeline(vae, image_encoder, unet, scheduler, feature_extractor)
-    pipeline.to(dtype=dtype)
+    if variant == "fp16":
+        pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder, variant=variant)
-    pipeline.to(dtype=torch.float32)
+    if variant == "fp16":
+        pipeline.to(dtype=torch.float32)
 
 
 def random_checkpoint(

@@ -1,0 +1,201 @@
+"""The `lisa-video` command. Each sub-command imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lisa_video.errors import UserError
+
+app = typer.Typer(
+    name="lisa-video",
+    help="Pose-guided video generation: a temporal ControlNet trained with Likelihood Score Alignment (LISA).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+)
+eval_app = typer.Typer(no_args_is_help=True, help="Evaluate trained runs.")
+app.add_typer(eval_app, name="eval")
+
+_DETECTOR = str(Path(__file__).parent / "assets" / "keypoint_net")
+_KEYPOINT_STEPS = 3600  # of the embedded detector
+
+Detector = Annotated[str, typer.Option(help="folder of a keypoint network", show_default="the embedded one")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings such as optimizer.lr=1e-5 or lisa=null")]
+Processes = Annotated[int, typer.Option("--num-processes", "-n", min=1, help="processes: one a GPU, or CPU ranks")]
+
+
+@app.command("demo-data")
+def demo_data(
+    out: Annotated[Path, typer.Argument(help="folder of the data set; its manifest is OUT/manifest.jsonl")],
+    clips: Annotated[int, typer.Option(min=1, help="number of clips, training and held-out together")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same clips")] = 0,
+    size: Annotated[int, typer.Option(help="side of the square frames, pixels")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="rendering processes; default: all cores")] = None,
+) -> None:
+    """Render human figures moved by real motion capture: H.264 clips with exact keypoints.
+
+    A killed run continues; clip i is the same whatever the number of clips.
+
+    Example: `lisa-video demo-data runs/demo --clips 300 --seed 0`
+    """
+    from data_tools.demo.generate import generate_demo_data
+
+    manifest = generate_demo_data(out, clips=clips, seed=seed, size=size, workers=workers)
+    typer.echo(f"manifest: {manifest}")
+
+
+@app.command("pretrain-demo")
+def pretrain_demo(
+    manifest: Annotated[Path, typer.Argument(help="manifest of a demo data set")],
+    out: Annotated[Path, typer.Argument(help="folder of the checkpoint")],
+    stage: Annotated[str, typer.Option(help="base (VAE and UNet) or keypoints (detector)")] = "base",
+    steps: Annotated[int | None, typer.Option(min=1, help="steps of the UNet or of the detector")] = None,
+) -> None:
+    """Train the embedded tiny base, or the keypoint detector, from demo data alone.
+
+    Killed runs of the base continue.
+
+    Example: `lisa-video pretrain-demo runs/demo/manifest.jsonl runs/tiny_svd`
+    """
+    from dataclasses import replace
+
+    if stage == "keypoints":
+        from lisa_video.pretraining.keypoints import train_keypoint_net
+
+        train_keypoint_net(manifest, out, steps=steps or _KEYPOINT_STEPS, bf16=True)
+    elif stage == "base":
+        from lisa_video.pretraining.demo import DemoRecipe, pretrain_demo
+
+        recipe = DemoRecipe() if steps is None else replace(DemoRecipe(), base_steps=steps)
+        pretrain_demo(manifest, out, recipe)
+    else:
+        raise UserError(f"no stage {stage!r}", where="--stage", remedy="use base or keypoints")
+    typer.echo(f"weights: {out}")
+
+
+@app.command("train")
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, see configs/")],
+    overrides: Overrides = None,
+    num_processes: Processes = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print and check the resolved config only")] = False,
+) -> None:
+    """Train a side branch under the `deepspeed` launcher; the same command again resumes.
+
+    Example: `lisa-video train configs/svd_pose_lisa.yaml --num-processes 8 data.manifest=clips/manifest.jsonl`
+    """
+    from lisa_video.launch import launch_training
+
+    raise typer.Exit(launch_training(config, overrides or [], num_processes, dry_run=dry_run))
+
+
+@app.command("sample")
+def sample(
+    run: Annotated[Path, typer.Argument(help="run_dir of a training run")],
+    out: Annotated[Path, typer.Argument(help="mp4 file to write")],
+    reference: Annotated[Path, typer.Option(help="picture, or video whose first frame is taken")],
+    pose: Annotated[Path, typer.Option(help="driving video, or keypoint file (.npz)")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    detector: Detector = _DETECTOR,
+    fps: Annotated[float, typer.Option(min=1, help="frames per second of a keypoint file; videos know their own")] = 12,
+    override: Annotated[list[str] | None, typer.Option(help="setting such as sampling.num_steps=50")] = None,
+) -> None:
+    """Make a video of the reference person that follows the driving pose.
+
+    Example: `lisa-video sample runs/quickstart/lisa out.mp4 --reference a.mp4 --pose b.mp4`
+    """
+    from lisa_video.sample import sample_video
+
+    sample_video(
+        run,
+        out,
+        reference=reference,
+        pose=pose,
+        seed=seed,
+        detector=detector,
+        keypoints_fps=fps,
+        overrides=override or [],
+    )
+    typer.echo(f"wrote {out}")
+
+
+@eval_app.command("run")
+def eval_run(
+    run: Annotated[Path, typer.Argument(help="run_dir of a training run")],
+    clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
+    num_processes: Processes = 1,
+    detector: Detector = _DETECTOR,
+) -> None:
+    """Sample held-out clips of a run and score them: pose accuracy, Frechet distance, PSNR.
+
+    Example: `lisa-video eval run runs/quickstart/lisa --clips 32 -n 2`
+    """
+    from eval.generate import GenerationJob
+    from eval.run import evaluate
+
+    scores = evaluate(GenerationJob(str(run), clips), detector, num_processes)
+    for threshold, estimate in scores.pck.items():
+        typer.echo(f"PCK@{threshold}: {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]")
+    typer.echo(f"Frechet distance: {scores.frechet:.3f}   PSNR: {scores.psnr_db:.2f} dB")
+    typer.echo(f"protocol {scores.protocol_id}, {len(scores.clips)} clips")
+
+
+@app.command("report")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="run_dirs, the baseline first")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
+    clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
+    num_processes: Processes = 1,
+    detector: Detector = _DETECTOR,
+) -> None:
+    """Compare finished runs on the same held-out clips: one self-contained HTML page, and its numbers as JSON.
+
+    Example: `lisa-video report runs/quickstart/baseline runs/quickstart/lisa --out report.html`
+    """
+    from eval.run import compare
+
+    names = [run.resolve().name for run in runs]
+    named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
+    compare(named, out, detector_dir=detector, num_clips=clips, num_processes=num_processes, note="")
+    typer.echo(f"report: {out}")
+
+
+@app.command("quickstart")
+def quickstart(
+    out: Annotated[Path, typer.Argument(help="folder for everything")] = Path("runs/quickstart"),
+    num_processes: Processes = 2,
+    clips: Annotated[int, typer.Option(min=20, help="demo clips to render")] = 320,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps of each arm")] = None,
+    eval_clips: Annotated[int, typer.Option(min=4, help="held-out clips to score")] = 32,
+) -> None:
+    """The whole in one command: data, baseline and LISA training, sampling, scores, report.
+
+    A killed run continues where it stopped.
+
+    Example: `lisa-video quickstart runs/quickstart`
+    """
+    from lisa_video.quickstart import run_quickstart
+
+    run_quickstart(out, num_processes=num_processes, clips=clips, steps=steps, eval_clips=eval_clips)
+
+
+def main() -> None:
+    """Entry point: users' mistakes are one message and status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "deepspeed", "DeepSpeed", "diffusers", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

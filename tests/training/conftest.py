@@ -1,0 +1,131 @@
+"""One process group for the room, and a network small enough to compute by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lisa_video.config.load import dump_config, load_config, parse_config
+from lisa_video.distributed import prepare_environment
+from lisa_video.training.engine import Engine, start_process_group
+from lisa_video.training.metrics import read_metrics
+from lisa_video.training.trainer import Trainer
+
+SMOOTH = "optimizer.eps=1e-3"
+"""Adam divides by sqrt(v) + eps: so large an eps keeps rounding of a gradient near 0 from becoming a whole step."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_group() -> None:
+    """A group of this one process, without a launcher."""
+    prepare_environment()
+    start_process_group()
+
+
+class TwoWeights(nn.Module):
+    """loss = a . x + b y with trainable a (3) and b (1), so the gradients are x and y themselves; one frozen weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(1))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.a * x).sum() + (self.b * y).sum()
+
+
+@pytest.fixture
+def two_weights(tiny_config) -> Callable[..., Engine]:
+    """`two_weights("training.zero_stage=2")` -> an engine around `TwoWeights`."""
+
+    def build(*overrides: str) -> Engine:
+        return Engine(TwoWeights(), tiny_config(*overrides))
+
+    return build
+
+
+@pytest.fixture
+def step() -> Callable[..., Tensor]:
+    """`step(engine, (x1, x2, x3, y), ...)`: micro-batches with these gradients; returns the four weights after them."""
+
+    def run(engine: Engine, *gradients: tuple[float, ...]) -> Tensor:
+        a, b, dtype = engine.model.a, engine.model.b, engine.model.a.dtype
+        for *x, y in gradients:
+            engine.backward_and_step(engine.module(torch.tensor(x, dtype=dtype), torch.tensor([y], dtype=dtype)))
+        return torch.cat([a.detach(), b.detach()]).float()
+
+    return run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left behind."""
+
+    trainer: Trainer
+    rows: list[dict[str, Any]]
+    """Of `metrics.jsonl`, without times."""
+    exported: dict[str, Tensor]
+    """The published side branch."""
+
+    @property
+    def losses(self) -> list[float]:
+        """Denoising and LISA loss of each row, flat."""
+        return [row[name] for row in self.rows for name in ("denoising", "lisa") if name in row]
+
+    @property
+    def states(self) -> dict[str, Tensor]:
+        """Trained weights and their average."""
+        return {**self.trainer.model.trainable.state_dict(), **prefixed("average", self.trainer.average.values)}
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def assert_same_bits(run: Outcome, other: Outcome) -> None:
+    """Weights, average, exported weights and all metrics."""
+    assert run.rows == other.rows
+    assert run.states.keys() == other.states.keys()
+    assert [name for name, value in run.states.items() if not torch.equal(value, other.states[name])] == []
+    assert [name for name, value in run.exported.items() if not torch.equal(value, other.exported[name])] == []
+
+
+@pytest.fixture
+def same_bits() -> Callable[[Outcome, Outcome], None]:
+    """`assert_same_bits`."""
+    return assert_same_bits
+
+
+def rows_without_times(run_dir: Path) -> list[dict[str, Any]]:
+    """`metrics.jsonl`, but for the seconds."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read_metrics(run_dir)]
+
+
+def run_in(folder: Path, settings: dict[str, Any], *overrides: str) -> Outcome:
+    """Train in this process; the folder becomes the run_dir."""
+    config = parse_config(settings | {"run_dir": str(folder)}, "tests")
+    file = folder.parent / f"{folder.name}.yaml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    trainer = Trainer(load_config(file, overrides))
+    trainer.run()
+    exported = load_file(folder / "weights/side_branch/diffusion_pytorch_model.safetensors")
+    return Outcome(trainer, rows_without_times(folder), exported)
+
+
+@pytest.fixture
+def train(tiny_settings, tmp_path) -> Callable[..., Outcome]:
+    """`train("name", "training.max_steps=2")`: a run in the folder `name`, in this process."""
+    return lambda name, *overrides: run_in(tmp_path / name, tiny_settings, *overrides)
+
+
+@pytest.fixture(scope="session")
+def plain(tiny_settings, tmp_path_factory) -> Outcome:
+    """Three steps with nothing changed but `SMOOTH`; others are compared with it."""
+    return run_in(tmp_path_factory.mktemp("plain") / "run", tiny_settings, SMOOTH)

@@ -1,0 +1,102 @@
+"""The door to DeepSpeed: what the dictionary says, and what really reaches the optimizer at each ZeRO stage."""
+
+import math
+
+import pytest
+import torch
+
+from lisa_video.training.engine import deepspeed_config
+
+STAGES = (0, 1, 2)
+# With a large eps AdamW's first step is almost linear in the gradient: the update shows what was clipped to.
+LINEAR = ("optimizer.lr=1000", "optimizer.eps=1000", "optimizer.weight_decay=0")
+
+
+def expected_step(gradient, lr=1000.0, eps=1000.0):
+    """AdamW's first step without decay: without their bias, its moments are g and g^2."""
+    return -lr * gradient / (gradient.abs() + eps)
+
+
+def test_the_dictionary_is_derived_from_the_config(tiny_config):
+    config = tiny_config(
+        "training.micro_batch_size=3",
+        "training.gradient_accumulation=5",
+        "training.precision=bf16",
+        "training.zero_stage=2",
+        "optimizer.clip_norm=0.7",
+    )
+    derived = deepspeed_config(config)
+    assert derived["train_micro_batch_size_per_gpu"] == 3
+    assert derived["gradient_accumulation_steps"] == 5
+    assert derived["gradient_clipping"] == 0.7
+    assert derived["bf16"] == {"enabled": True}
+    assert derived["zero_optimization"]["stage"] == 2
+    assert deepspeed_config(tiny_config())["bf16"] == {"enabled": False}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_trainable_weights_move(two_weights, step, stage):
+    engine = two_weights(f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.weight_decay=0")
+    assert torch.allclose(step(engine, (1, -2, 3, -4)), torch.tensor([0.9, 1.1, 0.9, 1.1]), atol=1e-5)
+    assert torch.equal(engine.model.frozen, torch.ones(2))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_norm_is_joint_and_clips_all_parameters_alike(two_weights, step, stage):
+    engine = two_weights(f"training.zero_stage={stage}", "optimizer.clip_norm=1.0", *LINEAR)
+    gradient = torch.tensor([2.0, -4.0, 4.0, 8.0])  # norm 10; each parameter's own: 6 and 8
+    moved = step(engine, tuple(gradient.tolist())) - 1
+    assert math.isclose(engine.gradient_norm, 10.0, rel_tol=1e-5)
+    torch.testing.assert_close(moved, expected_step(gradient / 10), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_below_the_limit_are_not_touched(two_weights, step, stage):
+    engine = two_weights(f"training.zero_stage={stage}", "optimizer.clip_norm=20.0", *LINEAR)
+    gradient = torch.tensor([2.0, -4.0, 4.0, 8.0])
+    torch.testing.assert_close(step(engine, tuple(gradient.tolist())) - 1, expected_step(gradient), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_accumulation_averages_micro_batches_before_it_clips(two_weights, step, stage):
+    engine = two_weights(f"training.zero_stage={stage}", "training.gradient_accumulation=2", *LINEAR)
+    first, second = torch.tensor([6.0, 0.0, 4.0, 8.0]), torch.tensor([-2.0, -8.0, 4.0, 8.0])
+    mean = (first + second) / 2  # [2, -4, 4, 8], norm 10
+    assert torch.equal(step(engine, tuple(first.tolist())), torch.ones(4))  # no boundary yet
+    moved = step(engine, tuple(second.tolist())) - 1
+    assert math.isclose(engine.gradient_norm, 10.0, rel_tol=1e-5)
+    torch.testing.assert_close(moved, expected_step(mean / 10), rtol=1e-4, atol=1e-6)
+
+
+def test_warm_up_counts_samples(two_weights):
+    engine = two_weights("optimizer.lr=1.0", "optimizer.warmup_samples=9")
+    rates = [engine.set_rate(samples) for samples in (0, 4, 8, 9, 100)]
+    assert rates == pytest.approx([0.1, 0.5, 0.9, 1.0, 1.0])
+    assert two_weights("optimizer.lr=1.0").set_rate(0) == 1.0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_rate_reaches_the_optimizer(two_weights, step, stage):
+    engine = two_weights(
+        f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.warmup_samples=3", "optimizer.weight_decay=0"
+    )
+    engine.set_rate(0)  # a quarter of the rate
+    after_one = step(engine, (1, 1, 1, 1))
+    engine.set_rate(50)  # all of it; Adam's step is the rate while the gradient stays
+    after_two = step(engine, (1, 1, 1, 1))
+    torch.testing.assert_close(1 - after_one, torch.full((4,), 0.025), rtol=1e-4, atol=0)
+    torch.testing.assert_close(after_one - after_two, torch.full((4,), 0.1), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_trains_float32_masters(two_weights, step, stage):
+    engine = two_weights(
+        "training.precision=bf16", f"training.zero_stage={stage}", "optimizer.lr=0.0005", "optimizer.weight_decay=0"
+    )
+    assert engine.model.a.dtype == engine.model.frozen.dtype == torch.bfloat16
+    # Around 1, bfloat16 cannot see a step of 0.0005, but the sum of 16 of them.
+    assert torch.equal(step(engine, (1, 1, 1, 1)), torch.ones(4))
+    assert math.isclose(engine.gradient_norm, 2.0, rel_tol=1e-2)
+    for _ in range(15):
+        moved = step(engine, (1, 1, 1, 1))
+    torch.testing.assert_close(moved, torch.full((4,), 0.992), rtol=0, atol=0.002)

@@ -1,0 +1,108 @@
+"""To resume is to run the same command again: bit for bit, whenever the run was cut off."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lisa_video.errors import UserError
+from lisa_video.training.trainer import Trainer
+
+SIX = ("training.max_steps=6", "training.checkpoint_every=2", "preview.every=3", "preview.num_clips=1")
+
+
+class CutOffError(Exception):
+    """Stands for the kill."""
+
+
+@pytest.fixture
+def cut_after(monkeypatch):
+    """`cut_after(5)`: training steps raise from the 6th on; `cut_after(None)`: not any more."""
+    train_step = Trainer.train_step
+
+    def choose(last: int | None) -> None:
+        def limited(self, batches):
+            if self.step == last:
+                raise CutOffError
+            train_step(self, batches)
+
+        monkeypatch.setattr(Trainer, "train_step", limited)
+
+    return choose
+
+
+def test_three_and_three_steps_equal_six(train, same_bits):
+    whole = train("whole", *SIX, "training.zero_stage=0")
+    train("parts", *SIX, "training.zero_stage=0", "training.max_steps=3")
+    parts = train("parts", *SIX, "training.zero_stage=0")
+    same_bits(parts, whole)
+    assert parts.trainer.samples_seen == whole.trainer.samples_seen == 12
+
+
+def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, tmp_path):
+    # Checkpoints after 3 and 6 steps, reports after 2, 4 and 6: the report at 4 is made of steps before and after.
+    settings = (*SIX, "training.zero_stage=2", "training.checkpoint_every=3", "training.log_every=2")
+    whole = train("whole", *settings)
+    cut_after(5)
+    with pytest.raises(CutOffError):
+        train("parts", *settings)
+    assert not (tmp_path / "parts/done.json").exists()
+    cut_after(None)
+    parts = train("parts", *settings)
+    same_bits(parts, whole)
+    assert [row["step"] for row in parts.rows if "denoising" in row] == [2, 4, 6]
+
+
+def test_a_prolonged_run_is_not_done_until_it_is(train, cut_after, tmp_path):
+    train("run", "training.max_steps=2")
+    assert (tmp_path / "run/done.json").exists()
+    cut_after(3)
+    with pytest.raises(CutOffError):
+        train("run", "training.max_steps=4")
+    assert not (tmp_path / "run/done.json").exists()
+
+
+def test_a_finished_run_stays_as_it_is(train, same_bits):
+    same_bits(train("run", "training.max_steps=2"), train("run", "training.max_steps=2"))
+
+
+def test_half_written_checkpoints_are_ignored_and_old_ones_pruned(train, tmp_path):
+    folder = tmp_path / "run/checkpoints"
+    train("run", "training.max_steps=3", "training.checkpoint_every=1")
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-00000002", "step-00000003"]
+
+    half = folder / "step-00000009.tmp"
+    shutil.copytree(folder / "step-00000003", half)
+    next(half.glob("*model_states.pt")).write_bytes(b"cut off")
+    (folder / "step-7").mkdir()  # not a name of ours
+    assert Trainer(train("run", "training.max_steps=3").trainer.config).step == 3
+    done = train("run", "training.max_steps=4", "training.checkpoint_every=1")
+    assert [row["step"] for row in done.rows] == [1, 2, 3, 4]
+    assert sorted(path.name for path in folder.glob("step-0*")) == ["step-00000003", "step-00000004"]
+
+
+def test_other_settings_are_refused(train):
+    train("run", "training.max_steps=1")
+    with pytest.raises(UserError, match=r"optimizer.lr: 0.001 -> 0.01"):
+        train("run", "training.max_steps=2", "optimizer.lr=0.01")
+
+
+def test_another_number_of_ranks_is_refused_in_one_message(train, tmp_path):
+    train("run", "training.max_steps=1")
+    checkpoint = tmp_path / "run/checkpoints/step-00000001"
+    shutil.copy(
+        checkpoint / "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        checkpoint / "zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    )
+    with pytest.raises(
+        UserError, match=r"step-00000001: checkpoint written by 2 ranks, this run has 1\. Remedy: resume"
+    ):
+        train("run", "training.max_steps=2")
+
+
+def test_checkpoints_hold_no_frozen_weights(train, tmp_path):
+    trainer = train("run", "training.max_steps=1").trainer
+    file = next(Path(tmp_path / "run/checkpoints/step-00000001").glob("*model_states.pt"))
+    names = torch.load(file, weights_only=False)["module"].keys()
+    assert names == {name for name, p in trainer.model.named_parameters() if p.requires_grad}
