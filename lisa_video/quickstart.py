@@ -9,6 +9,8 @@ import typer
 
 from data_tools.demo.generate import generate_demo_data
 from eval.run import compare
+from lisa_video.config.load import load_config
+from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
 from lisa_video.launch import launch_training
 
@@ -61,6 +63,8 @@ def run_quickstart(
         overrides = [f"run_dir={out / arm}", f"data.manifest={manifest}", f"seed={seed}", *difference]
         if steps is not None:
             overrides.append(f"training.max_steps={steps}")
+        if _is_finished(load_config(config, overrides)):
+            continue
         if status := launch_training(config, overrides, num_processes):
             raise UserError(f"training ended with status {status}", where=out / arm, remedy="see the messages above")
     typer.echo(f"3/3 sampling and scoring {eval_clips} held-out clips: baseline, lisa, no control")
@@ -79,3 +83,12 @@ def run_quickstart(
         typer.echo(f"- {remark}")
     typer.echo(f"report: {report}")
     return report
+
+
+def _is_finished(config: RunConfig) -> bool:
+    """Whether a run with exactly these settings is done, so that nothing has to be started to find out."""
+    saved, done = (Path(config.run_dir) / name for name in ("config.yaml", "done.json"))
+    if not (saved.is_file() and done.is_file()) or load_config(saved) != config:
+        return False
+    step: int = json.loads(done.read_text(encoding="utf-8"))["step"]
+    return step == config.training.max_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 import yaml
 
 from data_tools.demo.generate import generate_demo_data
-from lisa_video.config.load import load_config
+from lisa_video.config.load import load_config, parse_config
 from lisa_video.config.schema import BackboneConfig, RunConfig
+from lisa_video.distributed import prepare_environment
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.models.build import build_backbone
 from lisa_video.models.svd.tiny import random_checkpoint
@@ -77,3 +79,27 @@ def tiny_config(tiny_config_file) -> ConfigFactory:
 def tiny_parts(tiny_checkpoint) -> BackboneParts:
     """Frozen backbone and codec of `tiny_checkpoint`; shared by all tests, so they must not be changed."""
     return build_backbone(BackboneConfig(path=str(tiny_checkpoint)))
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory, tiny_settings) -> Path:
+    """Folder of two finished runs of two steps, `baseline` and `lisa`, trained in this process. Only `eval/` may change."""
+    # Here, because these import deepspeed, which most rooms do not need.
+    from lisa_video.training.engine import start_process_group
+    from lisa_video.training.trainer import Trainer
+
+    prepare_environment()
+    start_process_group()
+    folder = tmp_path_factory.mktemp("runs")
+    for arm, difference in {"baseline": {"lisa": None}, "lisa": {}}.items():
+        settings = {"run_dir": str(folder / arm), **tiny_settings, **difference}
+        settings["training"] = {**settings["training"], "max_steps": 2}
+        Trainer(parse_config(settings, arm)).run()
+    return folder
+
+
+@pytest.fixture
+def tiny_run(tiny_runs, tmp_path) -> Path:
+    """A copy of the finished LISA run of `tiny_runs`, to write into."""
+    ignored = shutil.ignore_patterns("eval")  # what other tests sampled
+    return Path(shutil.copytree(tiny_runs / "lisa", tmp_path / "tiny run", ignore=ignored))

@@ -36,8 +36,8 @@ class DemoRecipe:
     vae_widths: tuple[int, ...] = (32, 64, 64, 64)
     latent_channels: int = 16
     norm_groups: int = 8
-    decoder_steps: int = 1500
-    base_steps: int = 2400
+    decoder_steps: int = 600
+    base_steps: int = 1800
     base_batch: int = 8
 
 

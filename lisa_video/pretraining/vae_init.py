@@ -14,10 +14,10 @@ the demo data, 16 components of 8x8 patches keep 30 dB). The stock architecture 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from einops import rearrange
@@ -29,11 +29,11 @@ _LOGVAR = -4.6  # posterior noise of 0.1
 
 
 @torch.no_grad()
-def initialise_by_pca(vae: AutoencoderKLTemporalDecoder, frames: Float[Tensor, "N 3 H W"], norm_groups: int) -> None:
+def initialise_by_pca(vae: Any, frames: Float[Tensor, "N 3 H W"], norm_groups: int) -> None:
     """Set the weights of a VAE with three halvings so that it is a linear patch codec fitted to the frames.
 
     Args:
-        vae: widths (32, 64, 64, 64) or wider, any number of latent channels up to 16.
+        vae: `AutoencoderKLTemporalDecoder` of widths (32, 64, 64, 64) or wider, any number of latent channels up to 16.
         frames: some hundred pictures in [-1, 1].
         norm_groups: groups of its normalisation layers.
     """
@@ -81,16 +81,16 @@ def _bias(mean: Tensor, directions: Tensor) -> Tensor:
     return (directions @ mean).view(1, -1, 1, 1)
 
 
-def _gather_2x2(conv: nn.Conv2d, channels: int) -> None:
+def _gather_2x2(conv: Any, channels: int) -> None:
     """Strided convolution that stacks 2x2 neighbours: output channel (c, p, q)."""
     conv.weight.zero_()
-    conv.bias.zero_()  # type: ignore[union-attr]
+    conv.bias.zero_()
     for c in range(channels):
         for tap in range(4):
             conv.weight[4 * c + tap, c, tap // 2, tap % 2] = 1.0
 
 
-def _set_encoder(encoder: nn.Module, mean: Tensor, whitening: Tensor, latent_scale: Tensor, groups: int) -> None:
+def _set_encoder(encoder: Any, mean: Tensor, whitening: Tensor, latent_scale: Tensor, groups: int) -> None:
     blocks = encoder.down_blocks
     nn.init.dirac_(encoder.conv_in.weight)
     encoder.conv_in.bias.zero_()
@@ -121,7 +121,7 @@ def _set_encoder(encoder: nn.Module, mean: Tensor, whitening: Tensor, latent_sca
 def channel_pairs(width: int, groups: int, count: int) -> list[tuple[int, int]]:
     """Slots (x, -x) spread evenly over the groups; the rest of each group stays for carriers."""
     size, each = width // groups, math.ceil(count / groups)
-    if 2 * each + 2 > size + 0 and 2 * each >= size:
+    if 2 * each + 2 > size:
         raise ValueError(f"{count} pairs and carriers do not fit {groups} groups of {size} channels")
     return [(g * size + 2 * i, g * size + 2 * i + 1) for i in range(each) for g in range(groups)][:count]
 
@@ -132,13 +132,13 @@ def _carriers(width: int, slots: list[tuple[int, int]]) -> Tensor:
     return _CARRIER * torch.tensor(signs)
 
 
-def _spread(width: int, groups: int, count: int) -> float:
-    """Standard deviation that a group's normalisation divides by, for unit x."""
+def _spread(width: int, groups: int, count: int, mean_square: float = 1.0) -> float:
+    """Standard deviation that a group's normalisation divides by, for x of the given mean square."""
     size, each = width // groups, math.ceil(count / groups)
-    return math.sqrt((2 * each + (size - 2 * each) * _CARRIER**2) / size)
+    return math.sqrt((2 * each * mean_square + (size - 2 * each) * _CARRIER**2) / size)
 
 
-def _set_decoder(decoder: nn.Module, frames: Tensor, white: Tensor, latent_scale: Tensor) -> None:
+def _set_decoder(decoder: Any, frames: Tensor, white: Tensor, latent_scale: Tensor) -> None:
     channels = len(latent_scale)
     decoder.conv_in.weight.zero_()
     decoder.conv_in.bias.zero_()
@@ -155,7 +155,7 @@ def _set_decoder(decoder: nn.Module, frames: Tensor, white: Tensor, latent_scale
     _set_output(decoder)
 
 
-def _fit_upsampler(conv: nn.Conv2d, stream: Tensor, target: Tensor) -> Tensor:
+def _fit_upsampler(conv: Any, stream: Tensor, target: Tensor) -> Tensor:
     """Least squares from the 3x3 neighbourhoods of the nearest-upsampled stream; what fits is also passed on."""
     upsampled = F.interpolate(stream, scale_factor=2.0, mode="nearest")
     inputs = rearrange(F.unfold(upsampled, 3, padding=1), "n k p -> (n p) k").double()
@@ -166,15 +166,15 @@ def _fit_upsampler(conv: nn.Conv2d, stream: Tensor, target: Tensor) -> Tensor:
     solution = torch.linalg.solve(normal + ridge, inputs.T @ wanted).float()
     count, passed = target.shape[1], min(stream.shape[1], conv.out_channels - target.shape[1])
     conv.weight.zero_()
-    conv.bias.zero_()  # type: ignore[union-attr]
+    conv.bias.zero_()
     conv.weight[:count, : stream.shape[1]] = rearrange(solution[:-1].T, "o (i a b) -> o i a b", a=3, b=3)
-    conv.bias[:count] = solution[-1]  # type: ignore[index]
+    conv.bias[:count] = solution[-1]
     for c in range(passed):
         conv.weight[count + c, c, 1, 1] = 1.0
-    return F.conv2d(upsampled, conv.weight[: count + passed, : stream.shape[1]], conv.bias[: count + passed], padding=1)  # type: ignore[index]
+    return F.conv2d(upsampled, conv.weight[: count + passed, : stream.shape[1]], conv.bias[: count + passed], padding=1)
 
 
-def _set_output(decoder: nn.Module) -> None:
+def _set_output(decoder: Any) -> None:
     """Colours through the last normalisation and activation."""
     groups, width = decoder.conv_norm_out.num_groups, decoder.conv_norm_out.num_channels
     slots = channel_pairs(width, groups, 3)
@@ -188,11 +188,11 @@ def _set_output(decoder: nn.Module) -> None:
         if c // size not in used:
             shortcut.weight[c, min(c, shortcut.in_channels - 1), 0, 0] = 1.0
             shortcut.bias[c] = 0.0
+    spread = _spread(width, groups, len(slots), mean_square=0.25)  # of colours in [-1, 1]
     decoder.conv_out.weight.zero_()
     decoder.conv_out.bias.zero_()
     for colour, (plus, minus) in enumerate(slots):
         shortcut.weight[plus, colour, 0, 0], shortcut.weight[minus, colour, 0, 0] = 1.0, -1.0
-        spread = math.sqrt((2 * 0.25 + (size - 2) * _CARRIER**2) / size)  # colours in [-1, 1]: mean square about 1/4
         decoder.conv_out.weight[colour, plus, 1, 1] = spread
         decoder.conv_out.weight[colour, minus, 1, 1] = -spread
     nn.init.dirac_(decoder.time_conv_out.weight)

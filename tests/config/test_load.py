@@ -81,6 +81,11 @@ def test_backbone_options_are_the_backbones_own(minimal):
     assert load_config(minimal, ["backbone.options.frames_per_chunk=4"]).backbone.options == {"frames_per_chunk": 4}
 
 
+def test_override_of_a_mapping_replaces_it(write):
+    file = write("run_dir: x\ndata: {manifest: m}\nbackbone: {options: {frames_per_chunk: 4}}\n")
+    assert load_config(file, ["backbone.options={variant: fp16}"]).backbone.options == {"variant": "fp16"}
+
+
 def test_interpolation_is_resolved(write):
     config = load_config(write("run_dir: runs/${seed}\nseed: 7\ndata: {manifest: m}\n"))
     assert config.run_dir == "runs/7"

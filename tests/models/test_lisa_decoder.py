@@ -29,6 +29,13 @@ def test_every_feature_of_the_branch_is_decoded_to_the_latent_grid(make_branch, 
             assert decoded.std() > 0, name
 
 
+def test_odd_sizes_are_doubled_as_the_branch_halved_them():
+    decoder, seen = LISADecoder(64, 4, 4), []
+    decoder.stages[1].register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    decoder(torch.randn(2, 64, 3, 2), torch.randn(1), (9, 7))  # 9 x 7 -> 5 x 4 -> 3 x 2
+    assert seen == [(5, 4)]
+
+
 def test_zero_initialised_decoder_gives_exactly_zero_and_learns():
     decoder = LISADecoder(64, 2, 4)
     decoded = decoder(torch.randn(6, 64, 4, 4), torch.randn(2), (8, 8))

@@ -1,0 +1,113 @@
+"""Scores of real tiny runs, and their comparison in one report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eval.generate import GenerationJob, held_out_clips, load_generated
+from eval.run import compare, evaluate
+from eval.scoring import psnr_db
+from lisa_video.data.manifest import file_digest
+from lisa_video.errors import UserError
+from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET
+from lisa_video.training.metrics import read_metrics
+
+DETECTOR = str(SHIPPED_KEYPOINT_NET)
+
+
+def test_scores_are_of_the_files_and_survive_a_kill(tiny_run):
+    job = GenerationJob(str(tiny_run), 3)
+    scores = evaluate(job, DETECTOR)
+    for clip in held_out_clips(job.config, 3):
+        made = load_generated(job.folder, clip.clip_id)
+        assert scores.clip(clip.clip_id).psnr_db == pytest.approx(psnr_db(made, clip.array))
+    next(job.folder.glob("*.npz")).unlink()
+    next(job.folder.glob("scores-*.json")).unlink()
+    assert evaluate(job, DETECTOR).to_json() == scores.to_json()
+
+
+def test_scores_are_read_again_only_for_the_same_protocol(tiny_run):
+    job = GenerationJob(str(tiny_run), 3)
+    scores = evaluate(job, DETECTOR)
+    path = next(job.folder.glob("scores-*.json"))
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(known | {"psnr_db": 77.0}), encoding="utf-8")
+    assert evaluate(job, DETECTOR).psnr_db == 77.0  # nothing was scored again
+    path.write_text(json.dumps(known | {"protocol": known["protocol"] | {"reference": "none"}}), encoding="utf-8")
+    assert evaluate(job, DETECTOR).to_json() == scores.to_json()
+    assert len(evaluate(replace(job, num_clips=2), DETECTOR).clips) == 2
+
+
+def test_the_protocol_holds_what_the_numbers_depend_on(tiny_run, tiny_manifest):
+    job = GenerationJob(str(tiny_run), 3, seed=5)
+    protocol = evaluate(job, DETECTOR).protocol
+    assert protocol["sampling"] == job.config.sampling.model_dump(mode="json")
+    assert protocol["sampling_seed"] == 5
+    assert protocol["manifest_digest"] == file_digest(tiny_manifest)
+    assert protocol["backbone"] == {"path": "checkpoint", "name": "svd", "options": {}}
+    assert (protocol["clips"], protocol["frames"], protocol["frame_stride"]) == (3, 4, 1)
+    assert (protocol["noise_aug_strength"], protocol["motion_bucket_id"]) == (0.02, 127.0)
+    assert protocol["detector_digest"].startswith("sha256:") and "first true frame" in protocol["reference"]
+
+
+def test_a_missing_detector_is_told_before_sampling(tiny_run, tmp_path):
+    with pytest.raises(UserError, match="none"):
+        evaluate(GenerationJob(str(tiny_run), 3), str(tmp_path / "none"))
+    assert not (tiny_run / "eval").exists()
+
+
+@pytest.fixture(scope="module")
+def report(tiny_runs, tmp_path_factory) -> Path:
+    """The HTML file of a comparison of two arms on fewer clips than a gallery shows."""
+    runs = [("Baseline", str(tiny_runs / "baseline")), ("LISA", str(tiny_runs / "lisa"))]
+    out = tmp_path_factory.mktemp("report") / "new" / "report.html"
+    return compare(runs, out, detector_dir=DETECTOR, num_clips=3, num_processes=1, note="Tiny & quick.")
+
+
+def test_a_report_has_the_arms_own_numbers(report, tiny_runs):
+    numbers = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [arm["name"] for arm in numbers["arms"]] == ["Baseline", "LISA"]
+    for arm, run in zip(numbers["arms"], ("baseline", "lisa"), strict=True):
+        scores = evaluate(GenerationJob(str(tiny_runs / run), 3), DETECTOR)
+        done = json.loads((tiny_runs / run / "done.json").read_text(encoding="utf-8"))
+        assert arm["scores"] == json.loads(json.dumps(scores.to_json()))
+        assert (arm["steps"], arm["training_seconds"]) == (2, done["seconds"])
+        assert arm["parameters"] == done["parameters"]["branch"] + done["parameters"]["decoder"]
+    assert numbers["arms"][1]["parameters"] > numbers["arms"][0]["parameters"]
+    page = report.read_text(encoding="utf-8")
+    assert "Tiny &amp; quick." in page and "max_steps: 2" in page
+    assert read_metrics(tiny_runs / "lisa")[-1]["lisa_ratio"] > 0 and "LISA loss over residual" in page
+
+
+def test_a_report_shows_floor_and_ceilings(report, tiny_runs):
+    numbers = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
+    lisa = GenerationJob(str(tiny_runs / "baseline"), 3)
+    for place, name, source in (("floor", "No control", "uncontrolled"), ("ceiling", "Truth through the VAE", "codec")):
+        assert numbers[place]["name"] == name
+        scores = evaluate(replace(lisa, source=source), DETECTOR)
+        assert numbers[place]["scores"] == json.loads(json.dumps(scores.to_json()))
+    page = report.read_text(encoding="utf-8")
+    rows = [page.index(f'<th scope="row">{name}</th>') for name in
+            ("No control", "Baseline", "LISA", "Truth through the VAE", "True frames")]  # fmt: skip
+    assert rows == sorted(rows)
+    assert any(remark.startswith("Truth through the VAE has PCK@0.1") for remark in numbers["remarks"])
+
+
+def test_an_unfinished_run_is_told_before_sampling(tiny_run, tiny_runs, tmp_path):
+    (tiny_run / "done.json").unlink()
+    runs = [("a", str(tiny_runs / "baseline")), ("b", str(tiny_run))]
+    with pytest.raises(UserError, match=r"no finished run: no done.json.*lisa-video train"):
+        compare(runs, tmp_path / "r.html", detector_dir=DETECTOR, num_clips=3, num_processes=1, note="")
+    assert not (tmp_path / "r.html").exists() and not (tiny_run / "eval").exists()
+
+
+def test_two_arms_may_share_a_name(tiny_run, tiny_runs, tmp_path):
+    shutil.copytree(tiny_runs / "baseline/eval", tiny_run / "eval", dirs_exist_ok=True)
+    runs = [("run", str(tiny_runs / "baseline")), ("run", str(tiny_run))]
+    out = compare(runs, tmp_path / "r.html", detector_dir=DETECTOR, num_clips=3, num_processes=1, note="")
+    assert len(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["arms"]) == 2
