@@ -48,11 +48,11 @@ def sample_video(
         UserError: a file that cannot be read or written, or a driving pose that is too short.
     """
     _check_output(out)
+    picture = _reference_picture(reference)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = PoseVideoPipeline.from_run(run, device, overrides)
     size, num_frames = tuple(pipeline.contract["size"]), int(pipeline.contract["num_frames"])
     stride = int(pipeline.contract["frame_stride"])
-    picture = _reference_picture(reference)
     fitted = Geometry(picture.shape[:2], size, mirror=False).apply_frames(picture[None])[0]
     keypoints, fps = _driving_pose(pose, detector, keypoints_fps, picture.shape[:2], size, num_frames, stride)
     maps = torch.from_numpy(draw_pose_maps(keypoints, size)).permute(0, 3, 1, 2)[None] / 255

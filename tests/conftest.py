@@ -83,7 +83,7 @@ def tiny_parts(tiny_checkpoint) -> BackboneParts:
 
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory, tiny_settings) -> Path:
-    """Folder of two finished runs of two steps, `baseline` and `lisa`, trained in this process. Only `eval/` may change."""
+    """Folder of two finished runs of two steps, `baseline` and `lisa`. Only their `eval/` may change."""
     # Here, because these import deepspeed, which most rooms do not need.
     from lisa_video.training.engine import start_process_group
     from lisa_video.training.trainer import Trainer

@@ -31,14 +31,17 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def own_files() -> Iterator[Path]:
+def own_files() -> list[Path]:
     """Files of the repository, without what is ignored or made."""
-    for path in ROOT.rglob("*"):
-        first, *_ = path.relative_to(ROOT).parts
-        hidden = first.startswith(".") and first not in (".ci", ".gitignore")
-        made = first in ("runs", "build", "dist") or ".egg-info" in first or "__pycache__" in path.parts
-        if path.is_file() and not hidden and not made:
-            yield path
+    files = []
+    for top in ROOT.iterdir():
+        hidden = top.name.startswith(".") and top.name not in (".ci", ".gitignore")
+        if hidden or top.name in ("runs", "build", "dist", "__pycache__") or top.name.endswith(".egg-info"):
+            continue
+        files += (
+            [top] if top.is_file() else [p for p in top.rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
+        )
+    return files
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:

@@ -54,6 +54,7 @@ def inputs(batch: int) -> dict:
     }
 
 
+@pytest.mark.parametrize(("first", "last"), [(1.0, 3.0), (2.0, 2.0), (1.0, 1.0)], ids=["ramp", "constant", "none"])
 def test_sample_without_pose_is_that_of_the_stock_pipeline(tiny_checkpoint, make_pipeline, monkeypatch, first, last):
     seed, key, steps = 3, "clip-1", 4
     pipeline = make_pipeline(num_steps=steps, guidance_first=first, guidance_last=last)

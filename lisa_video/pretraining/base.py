@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lisa_video.conditioning import encode_batch
 from lisa_video.config.schema import ConditioningConfig
@@ -13,8 +14,11 @@ from lisa_video.data.batch import ClipBatch
 from lisa_video.diffusion.sigma import SigmaDistribution
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.objective import Objective
+from lisa_video.pretraining.base_init import fit_still_picture, initialise_as_still_picture
 from lisa_video.pretraining.data import DemoBatches
 from lisa_video.pretraining.loop import LoopSettings, train
+
+_FIT_CLIPS = 64
 
 
 def train_base(
@@ -42,22 +46,17 @@ def train_base(
         prediction = backbone.decode(state, None)
         return (prediction - process.target(batch.latents, noise, sigma)).square().mean()
 
-    damp_residual_branches(backbone)
+    def start() -> None:
+        batch = encode_batch(codec, next(replace(data, batch_size=_FIT_CLIPS).starting_at(0)), conditioning, data.seed)
+        sigma, noise = objective.draw(batch)
+        x_s = process.add_noise(batch.latents, noise, sigma)
+        fit = fit_still_picture(
+            process.target(batch.latents, noise, sigma), process.model_input(x_s, sigma), batch.condition.image_latents
+        )
+        initialise_as_still_picture(backbone.unet, fit)
+
+    start()
     backbone.requires_grad_(True).train()
     losses = train("base", backbone, loss_at, settings, state_dir, seek)
     backbone.requires_grad_(False).eval()
     return losses
-
-
-def damp_residual_branches(network: nn.Module) -> None:
-    """Zero the last layer of every residual branch and of the network (Ho et al. 2020; Dhariwal & Nichol 2021).
-
-    The network starts as little more than its skips, and trains in fewer steps.
-    """
-    for name, part in network.named_modules():
-        last = name.rpartition(".")[2]
-        is_last = last in ("proj_out", "conv_out") or (last == "conv2" and ".resnets." in f".{name}")
-        if is_last and isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
-            nn.init.zeros_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

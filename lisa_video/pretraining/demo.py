@@ -37,7 +37,7 @@ class DemoRecipe:
     latent_channels: int = 16
     norm_groups: int = 8
     decoder_steps: int = 600
-    base_steps: int = 1800
+    base_steps: int = 1300
     base_batch: int = 8
 
 
@@ -84,7 +84,7 @@ def pretrain_unet(
     set_norm_groups(unet, recipe.norm_groups)
     parts = parts_from_modules(unet, vae, image_encoder, processor)
     data = _batches(manifest, recipe, recipe.base_batch)
-    settings = LoopSettings(recipe.base_steps, lr=1e-3, ema_decay=0.998)
+    settings = LoopSettings(recipe.base_steps, lr=1e-3, warmup_steps=50, ema_decay=0.995)
     losses = train_base(parts, data, LogNormalSigma(), ConditioningConfig(), settings, state_dir)
     return unet, image_encoder, processor, losses
 

@@ -102,20 +102,20 @@ def _set_encoder(encoder: Any, mean: Tensor, whitening: Tensor, latent_scale: Te
     width = last.out_channels
     slots = channel_pairs(width, groups, len(kernel))
     last.weight.zero_()
-    last.bias.copy_(_carriers(width, slots))
+    last.bias.copy_(carriers(width, slots))
     for k, (plus, minus) in enumerate(slots):
         for sign, slot in ((1.0, plus), (-1.0, minus)):
             # (c, Y, y1, y0, X, x1, x0) -> taps (Y, X), channels (c, y0, x0, y1, x1): finest neighbours first.
             split = kernel[k].view(3, 2, 2, 2, 2, 2, 2)
             last.weight[slot, :48, :2, :2] = sign * rearrange(split, "c Y b a X e d -> (c a d b e) Y X")
             last.bias[slot] = -sign * offset[k]
-    spread = _spread(width, groups, len(slots))
+    deviation = group_deviation(width, groups, len(slots))
     encoder.conv_out.weight.zero_()
     encoder.conv_out.bias.zero_()
     encoder.conv_out.bias[len(slots) :] = _LOGVAR
     for k, (plus, minus) in enumerate(slots):
-        encoder.conv_out.weight[k, plus, 1, 1] = spread * latent_scale[k]
-        encoder.conv_out.weight[k, minus, 1, 1] = -spread * latent_scale[k]
+        encoder.conv_out.weight[k, plus, 1, 1] = deviation * latent_scale[k]
+        encoder.conv_out.weight[k, minus, 1, 1] = -deviation * latent_scale[k]
 
 
 def channel_pairs(width: int, groups: int, count: int) -> list[tuple[int, int]]:
@@ -126,13 +126,14 @@ def channel_pairs(width: int, groups: int, count: int) -> list[tuple[int, int]]:
     return [(g * size + 2 * i, g * size + 2 * i + 1) for i in range(each) for g in range(groups)][:count]
 
 
-def _carriers(width: int, slots: list[tuple[int, int]]) -> Tensor:
+def carriers(width: int, slots: list[tuple[int, int]]) -> Tensor:
+    """Constants for the channels that carry no pair, in opposite signs; zero for the others."""
     taken = {slot for pair in slots for slot in pair}
     signs = [0.0 if c in taken else (1.0 if c % 2 == 0 else -1.0) for c in range(width)]
     return _CARRIER * torch.tensor(signs)
 
 
-def _spread(width: int, groups: int, count: int, mean_square: float = 1.0) -> float:
+def group_deviation(width: int, groups: int, count: int, mean_square: float = 1.0) -> float:
     """Standard deviation that a group's normalisation divides by, for x of the given mean square."""
     size, each = width // groups, math.ceil(count / groups)
     return math.sqrt((2 * each * mean_square + (size - 2 * each) * _CARRIER**2) / size)
@@ -179,7 +180,7 @@ def _set_output(decoder: Any) -> None:
     groups, width = decoder.conv_norm_out.num_groups, decoder.conv_norm_out.num_channels
     slots = channel_pairs(width, groups, 3)
     shortcut = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut
-    shortcut.bias.copy_(_carriers(width, slots))
+    shortcut.bias.copy_(carriers(width, slots))
     # Channels outside the groups that hold colours need no carriers and keep what they had.
     size = width // groups
     used = {slot // size for slot, _ in slots}
@@ -188,12 +189,12 @@ def _set_output(decoder: Any) -> None:
         if c // size not in used:
             shortcut.weight[c, min(c, shortcut.in_channels - 1), 0, 0] = 1.0
             shortcut.bias[c] = 0.0
-    spread = _spread(width, groups, len(slots), mean_square=0.25)  # of colours in [-1, 1]
+    deviation = group_deviation(width, groups, len(slots), mean_square=0.25)  # of colours in [-1, 1]
     decoder.conv_out.weight.zero_()
     decoder.conv_out.bias.zero_()
     for colour, (plus, minus) in enumerate(slots):
         shortcut.weight[plus, colour, 0, 0], shortcut.weight[minus, colour, 0, 0] = 1.0, -1.0
-        decoder.conv_out.weight[colour, plus, 1, 1] = spread
-        decoder.conv_out.weight[colour, minus, 1, 1] = -spread
+        decoder.conv_out.weight[colour, plus, 1, 1] = deviation
+        decoder.conv_out.weight[colour, minus, 1, 1] = -deviation
     nn.init.dirac_(decoder.time_conv_out.weight)
     decoder.time_conv_out.bias.zero_()

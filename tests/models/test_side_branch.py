@@ -11,8 +11,11 @@ import torch
 
 from lisa_video.models.backbone import FeatureSpec
 from lisa_video.models.controlled import ControlledDenoiser
+from lisa_video.models.svd.backbone import SVDBackbone
 from lisa_video.models.svd.build import load_branch
+from lisa_video.models.svd.norm import set_norm_groups
 from lisa_video.models.svd.side_branch import TemporalControlNet
+from lisa_video.models.svd.tiny import tiny_unet
 
 ENCODER = ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block")
 SIZES = pytest.mark.parametrize("size", [(1, 3, 8, 8), (2, 2, 8, 16), (1, 2, 9, 7), (2, 2, 12, 20)], ids=str)
@@ -141,6 +144,24 @@ def test_saved_branch_has_the_hub_layout(make_branch, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["_class_name"] == "TemporalControlNet"
     assert config["pose_channels"] == [4, 8] and config["pose_last_init"] == "zero"
+
+
+def test_norm_groups_are_those_of_the_frozen_network(make_inputs, tmp_path):
+    torch.manual_seed(0)
+    frozen = tiny_unet((32, 64, 96, 128))
+    set_norm_groups(frozen, 8)
+    backbone, inputs = SVDBackbone(frozen), make_inputs(1, 2, 8, 8)
+    branch = TemporalControlNet.from_unet(frozen, pose_channels=(4, 8), pose_last_init="zero")
+    branch.save_pretrained(tmp_path)
+    with torch.no_grad():
+        middle = backbone.encode(inputs.x, inputs.timestep, inputs.condition).middle
+        for net in (branch, load_branch(str(tmp_path))):
+            features = net(inputs.x, inputs.timestep, inputs.condition, inputs.pose_maps).features
+            torch.testing.assert_close(features[-1], middle)
+    norms = [part for part in branch.modules() if isinstance(part, torch.nn.GroupNorm)]
+    assert norms and {norm.num_groups for norm in norms} == {8}
+    with pytest.raises(ValueError, match="32 channels do not divide into 24 groups"):
+        set_norm_groups(frozen, 24)
 
 
 def test_gradient_checkpointing_changes_no_gradient(make_branch, make_inputs):

@@ -6,6 +6,7 @@ Each start costs seconds, so a few runs serve all tests of this file.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from lisa_video.config.load import load_config
 from lisa_video.pose.keypoint_net import KeypointNet
+from lisa_video.train import main
 from lisa_video.training.metrics import read_metrics
 from lisa_video.training.trainer import Trainer
 
@@ -168,6 +171,24 @@ def test_a_mistake_is_told_once_and_ends_with_status_2(launcher, stage_1):
     assert status == 2
     assert output.count("error: ") == 1 and "optimizer.lr: 0.001 -> 0.5" in output
     assert "Traceback" not in output
+
+
+def test_sharded_checkpoints_of_two_ranks_are_refused_by_one(launcher, stage_1, tmp_path, capfd):
+    shutil.copytree(stage_1, tmp_path / "run")
+    arguments = [str(launcher.config), f"run_dir={tmp_path / 'run'}", *SETTINGS, "training.max_steps=7"]
+    assert main([*arguments, "training.zero_stage=1"]) == 2
+    message = "step-00000006: checkpoint written by 2 ranks, this run has 1. Remedy: resume with the same number"
+    assert message in capfd.readouterr().err
+
+
+def test_whole_checkpoints_of_two_ranks_serve_one(launcher, stage_0, tmp_path):
+    shutil.copytree(stage_0, tmp_path / "run")
+    arguments = [str(launcher.config), f"run_dir={tmp_path / 'run'}", *SETTINGS, "training.max_steps=7"]
+    trainer = Trainer(load_config(arguments[0], [*arguments[1:], "training.zero_stage=0"]))
+    assert trainer.samples_seen == 6 * 2 * 2  # steps, clips, ranks
+    trainer.run()
+    assert trainer.samples_seen == 6 * 2 * 2 + 2
+    assert [row["step"] for row in read_metrics(tmp_path / "run") if "denoising" in row] == [1, 2, 3, 4, 5, 6, 7]
 
 
 BROKEN_ON_RANK_1 = '''

@@ -40,9 +40,11 @@ def test_three_and_three_steps_equal_six(train, same_bits):
     assert parts.trainer.samples_seen == whole.trainer.samples_seen == 12
 
 
-def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, tmp_path, precision):
     # Checkpoints after 3 and 6 steps, reports after 2, 4 and 6: the report at 4 is made of steps before and after.
-    settings = (*SIX, "training.zero_stage=2", "training.checkpoint_every=3", "training.log_every=2")
+    precise = ("training.zero_stage=2", f"training.precision={precision}")
+    settings = (*SIX, *precise, "training.checkpoint_every=3", "training.log_every=2", "preview.every=0")
     whole = train("whole", *settings)
     cut_after(5)
     with pytest.raises(CutOffError):
