@@ -66,7 +66,7 @@ def test_help_lists_every_command(monkeypatch):
         ("train {config} optimizer.lrr=1", "did you mean optimizer.lr?"),
         ("eval run nowhere", "nowhere: not a run"),
         ("report nowhere elsewhere", "nowhere: no finished run"),
-        ("sample nowhere out.mp4 --reference a.png --pose b.mp4", "nowhere: not a run"),
+        ("sample nowhere out.mp4 --reference a.png --pose b.mp4", "a.png: cannot read the picture"),
         ("demo-data {tmp}/data --size 33", "size is 33"),
         ("pretrain-demo none.jsonl {tmp}/out", "none.jsonl: no such manifest"),
         ("pretrain-demo none.jsonl {tmp}/out --stage vae", "--stage: no stage 'vae'"),

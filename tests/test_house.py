@@ -24,7 +24,7 @@ TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".html", ".txt", ".json", ".cfg"
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 80
 
 PYTHON_FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def relative(path: Path) -> str:

@@ -29,7 +29,7 @@ class ClipRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    clip_id: str = Field(min_length=1, description="unique name, also the seed key of evaluation samples")
+    clip_id: str = Field(pattern=r"^[^/\\]+$", description="unique name, of files and seed key of samples; no slashes")
     video: str = Field(min_length=1, description="video file, relative to the manifest")
     start_frame: int = Field(ge=0, description="first frame of the clip in the video")
     num_frames: int = Field(ge=1, description="frames of the clip, consecutive in the video")

@@ -54,7 +54,7 @@ def test_paths_move_with_the_manifest(path):
     "change",
     [
         {"num_frames": 0}, {"start_frame": -1}, {"fps": 0}, {"fps": float("inf")}, {"width": 0}, {"split": "test"},
-        {"source_digest": "md5:1"}, {"clip_id": ""}, {"surprise": 1},
+        {"source_digest": "md5:1"}, {"clip_id": ""}, {"clip_id": "a/b"}, {"surprise": 1},
     ],
 )  # fmt: skip
 def test_impossible_records_are_refused(change):

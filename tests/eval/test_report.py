@@ -186,6 +186,21 @@ def test_markdown_table_by_hand(make_arm) -> None:
     assert len({line.count("|") for line in lines[:4]}) == 1
 
 
+def test_a_ceiling_stands_between_the_arms_and_the_true_frames(make_arm, tmp_path: Path) -> None:
+    """In page, JSON, Markdown and remarks; scored by another protocol it is refused like any arm."""
+    arms, floor, ceiling = [make_arm("LISA", [3] * 8)], make_arm("Floor", BAD), make_arm("Through the VAE", GOOD)
+    names = [line.split("|")[1].strip() for line in markdown_table(arms, floor, ceiling).splitlines()[2:6]]
+    assert names == ["Floor", "LISA", "Through the VAE", "True frames"]
+    assert any(said.startswith("Through the VAE has PCK@0.1 100.0 %") for said in remarks(arms, floor, 0.1, ceiling))
+    write_report(tmp_path / "report.html", arms, floor, ceiling=ceiling)
+    numbers = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert numbers["ceiling"]["scores"]["pck"]["0.1"]["value"] == 1.0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="bar ceiling"') == 2 and page.count('<tr class="ceiling">') == 2
+    with pytest.raises(UserError, match="cannot stand in one table"):
+        write_report(tmp_path / "other.html", arms, ceiling=make_arm("x", GOOD, protocol={"guidance": 9.0}))
+
+
 def test_small_clips_are_enlarged_by_whole_factors(tmp_path: Path) -> None:
     """48 x 40 pixels are enlarged 5 times; large ones are only cut to even sides."""
     assert enlarged(np.zeros((1, 40, 48, 3), np.uint8)).shape == (1, 200, 240, 3)
