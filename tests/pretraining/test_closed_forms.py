@@ -1,3 +1,5 @@
+"""The closed-form starts of the embedded VAE and UNet do what they claim, through the real layers."""
+
 import torch
 import torch.nn.functional as F
 

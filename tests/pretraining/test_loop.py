@@ -1,3 +1,5 @@
+"""The pretraining loop: a killed stage resumes exactly."""
+
 import pytest
 import torch
 from torch import nn
