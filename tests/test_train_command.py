@@ -102,6 +102,7 @@ def test_changed_settings_of_a_run(refused, tiny_config_file, tmp_path):
     line = refused("training.max_steps=2", "optimizer.lr=0.5")
     assert f"{tmp_path / 'run/config.yaml'}: the run was started with other settings: " in line
     assert "optimizer.lr: 0.001 -> 0.5" in line
+    assert refused("training.max_steps=2", "optimizer.lr=0.5", "--dry-run") == line  # before anything is loaded
     assert main(["--local_rank=0", str(tiny_config_file), "training.max_steps=2"]) == 0  # longer is allowed
     assert json.loads((tmp_path / "run/done.json").read_text(encoding="utf-8"))["step"] == 2
 

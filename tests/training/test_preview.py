@@ -10,6 +10,7 @@ from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.manifest import Manifest
 from lisa_video.errors import UserError
 from lisa_video.pose.keypoint_net import KeypointNet
+from lisa_video.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,15 @@ def test_without_a_detector_there_are_pictures_only(train, tmp_path):
     assert len(list((tmp_path / "run/previews").iterdir())) == 3  # all that are held out
     assert [row["step"] for row in run.rows] == [1]
     assert not any(name.startswith("pck") for name in run.rows[0])
+
+
+def test_previews_have_their_own_number_of_sampling_steps(tiny_config, tmp_path):
+    preview = Trainer(tiny_config("preview.every=1", "preview.num_clips=2", "preview.num_steps=3")).preview
+    assert preview is not None
+    calls: list[tuple] = []
+    preview._pipeline.denoiser.register_forward_pre_hook(lambda module, arguments: calls.append(arguments))
+    preview(tmp_path / "pictures", 0)
+    assert len(calls) == 2 * 3
 
 
 def test_previews_leave_no_trace_in_training(train, plain, same_bits):
