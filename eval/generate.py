@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +26,7 @@ from lisa_video.data.manifest import Manifest, file_digest
 from lisa_video.errors import UserError
 from lisa_video.models.weights import weights_file_digest
 from lisa_video.pipeline import PoseVideoPipeline
+from lisa_video.processes import end_with_parent
 
 # Clips are sampled in groups of fixed members, whatever the number of processes and whatever is there already: their
 # noise is their own, but a batch of another size may round differently.
@@ -207,15 +206,7 @@ def _start_worker(counter: Synchronized[int]) -> None:
         _worker = counter.value
         counter.value += 1
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A killed parent cannot stop its workers; they would wait for tasks, and hold their GPU, for ever.
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 @lru_cache(maxsize=1)

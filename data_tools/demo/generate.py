@@ -7,14 +7,13 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from data_tools.demo.clip import keypoints_path, video_path, write_clip
 from data_tools.demo.plan import GENERATOR_VERSION, plan_clip
 from lisa_video.data.manifest import ClipRecord, read_header, write_manifest
 from lisa_video.errors import UserError
+from lisa_video.processes import end_with_parent
 
 MANIFEST_NAME = "manifest.jsonl"
 SETTINGS_NAME = "generation.json"
@@ -206,15 +206,7 @@ def _write_batch(out: Path, settings: _Settings, start: int, stop: int) -> list[
 def _start_worker() -> None:
     """Set up a worker: one thread per process, and no life beyond that of the parent."""
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A killed parent cannot stop its workers; they would wait for tasks for ever.
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _digests(out: Path, settings: _Settings, clips: int, workers: int) -> Iterator[str]:
