@@ -53,12 +53,3 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
-
-
-def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Elementwise mean over ranks of a float tensor of the same shape everywhere."""
-    if world_size() == 1:
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / world_size()

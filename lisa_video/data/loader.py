@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lisa_video.data.batch import Clip, ClipBatch, SampleKey, collate
 from lisa_video.errors import UserError
+from lisa_video.processes import end_with_parent
 
 T = TypeVar("T")
 
@@ -183,3 +184,4 @@ def _start_worker(_: int) -> None:
     # Each worker is one of many: threads of its own would only fight with theirs.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    end_with_parent()  # a killed trainer cannot stop its workers
