@@ -24,7 +24,7 @@ from lisa_video.data.batch import Clip, SampleKey, collate
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.manifest import Manifest, file_digest
 from lisa_video.errors import UserError
-from lisa_video.models.weights import weights_file_digest
+from lisa_video.models.weights import weights_file_digest, weights_folder
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.processes import end_with_parent
 
@@ -46,12 +46,14 @@ class GenerationJob:
         num_clips: the first so many held-out clips, in the order of the manifest.
         seed: of the sampling noise, together with each clip's name.
         source: see `Source`.
+        step: of the weights that the run kept; None: the newest.
     """
 
     run_dir: str
     num_clips: int
     seed: int = 0
     source: Source = "controlled"
+    step: int | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -84,7 +86,7 @@ class GenerationJob:
             facts |= {"sampling": config.sampling.model_dump(mode="json"), "seed": self.seed}
             facts["conditioning"] = config.conditioning.model_dump(mode="json")
         if self.source == "controlled":
-            facts["weights"] = weights_file_digest(Path(self.run_dir) / "weights")
+            facts["weights"] = weights_file_digest(weights_folder(self.run_dir, self.step))
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         return Path(self.run_dir) / "eval" / f"{self.source}-{key}"
 
@@ -161,7 +163,10 @@ class _Sampler:
     def __init__(self, job: GenerationJob, folder: Path, worker: int) -> None:
         device = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         self.job, self.folder = job, folder
-        self.pipeline, self.dataset = PoseVideoPipeline.from_run(job.run_dir, device), _held_out(job.config)
+        self.pipeline, self.dataset = (
+            PoseVideoPipeline.from_run(job.run_dir, device, step=job.step),
+            _held_out(job.config),
+        )
 
     def __call__(self, indices: Sequence[int]) -> int:
         """Sample the clips of a group, keep those that are missing, and return their number."""

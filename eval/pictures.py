@@ -25,13 +25,14 @@ _GAP_PX = 8
 
 
 class Curve(NamedTuple):
-    """A line of a plot; `color` indexes the palette, so that an arm keeps its colour in all plots."""
+    """A line of a plot with, if there is one, its 95 % band; `color` indexes the palette: one colour an arm."""
 
     label: str
     steps: Sequence[float]
     values: Sequence[float]
     color: int
     markers: bool = False
+    band: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 class Level(NamedTuple):
@@ -158,6 +159,10 @@ def _draw_curves(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level], t
                 linewidth=1.8,
                 label=curve.label,
             )
+        if curve.band is not None:
+            low, high = (np.asarray(edge) * scale for edge in curve.band)
+            color = theme.palette[curve.color % len(theme.palette)]
+            axes.fill_between(curve.steps, low, high, color=color, alpha=0.15, linewidth=0)
     for level, style in zip(levels, ("--", ":", "-.") * len(levels), strict=False):
         axes.axhline(level.value * scale, color=theme.muted, linewidth=1.2, linestyle=style, label=level.label)
 

@@ -14,10 +14,12 @@ import numpy as np
 from eval import pictures
 from eval.arms import ArmResult, ShownClip
 from eval.findings import DASH, headline, percent, remarks
+from eval.learning_curves import LearningCurve
+from eval.learning_page import learning_plots, sigma_plots, speed_up_sentences
 from eval.pictures import Curve, Level, PlotURIs
 from eval.protocol import require_same_protocol
 from eval.scores import Scores, pck_difference, threshold_key
-from eval.tables import pck_bars, table_rows
+from eval.tables import latex_table, markdown_table, pck_bars, table_rows
 from lisa_video.errors import UserError
 from lisa_video.pose.render import draw_pose_maps
 
@@ -41,8 +43,9 @@ def write_report(
     ceiling: ArmResult | None = None,
     title: str = "Pose-guided video: LISA against the plain ControlNet",
     note: str = "",
+    curves: Sequence[LearningCurve] = (),
 ) -> None:
-    """Write the HTML file, and the same numbers beside it with the suffix `.json`.
+    """Write the HTML file; beside it the numbers as `.json`, and the table of arms as `.md` and `.tex`.
 
     Args:
         out_html: the file to write; its folder must exist.
@@ -52,6 +55,7 @@ def write_report(
         ceiling: the true frames through the codec and back, by the same protocol.
         title: of the page.
         note: a paragraph of one's own below the headline, such as the limits of the experiment.
+        curves: pose accuracy over kept checkpoints, the baseline's first; of the arms, in their order.
 
     Raises:
         UserError: protocols differ, or an arm lacks a clip of the gallery.
@@ -82,7 +86,8 @@ def write_report(
         rows=table_rows(arms, floor, ceiling),
         dash=DASH,
         bars=pck_bars(arms, floor, threshold, ceiling),
-        plots=_plots(arms, floor, threshold),
+        plots=[*learning_plots(curves, threshold), *_plots(arms, floor, threshold), *sigma_plots(arms)],
+        speed_ups=speed_up_sentences(curves),
         gallery=[_gallery_row(clip, arms, threshold) for clip in clips],
         protocol_id=arms[0].scores.protocol_id,
         protocol=_flat(arms[0].scores.protocol),
@@ -92,8 +97,10 @@ def write_report(
     )
     out_html = Path(out_html)
     _write(out_html, page)
-    numbers = json.dumps(report_numbers(arms, floor, title, ceiling), indent=2, allow_nan=False)
-    _write(out_html.with_suffix(".json"), numbers + "\n")
+    numbers = report_numbers(arms, floor, title, ceiling) | {"speed_ups": speed_up_sentences(curves)}
+    _write(out_html.with_suffix(".json"), json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    _write(out_html.with_suffix(".md"), markdown_table(arms, floor, ceiling))
+    _write(out_html.with_suffix(".tex"), latex_table(arms, floor, ceiling))
 
 
 def report_numbers(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from eval.arms import ArmResult, ShownClip
 from eval.features import KeypointNetFeatures
 from eval.generate import GenerationJob, Source, generate, held_out_clips, load_generated
+from eval.learning_curves import LearningCurve
 from eval.report import write_report
 from eval.scores import Scores, load_scores, save_scores
 from eval.scoring import GeneratedClip, score_clips
@@ -57,7 +58,14 @@ def evaluate(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> S
 
 
 def compare(
-    runs: Sequence[tuple[str, str]], out_html: Path, *, detector_dir: str, num_clips: int, num_processes: int, note: str
+    runs: Sequence[tuple[str, str]],
+    out_html: Path,
+    *,
+    detector_dir: str,
+    num_clips: int,
+    num_processes: int,
+    note: str,
+    curves: Sequence[LearningCurve] = (),
 ) -> Path:
     """Evaluate runs, the frozen network alone, and the true frames through the VAE, and write one report.
 
@@ -68,6 +76,7 @@ def compare(
         num_clips: held-out clips.
         num_processes: for sampling.
         note: a paragraph on the experiment's limits.
+        curves: of the arms over their kept checkpoints, the baseline's first.
 
     Raises:
         UserError: a run is not finished, or the runs' protocols differ.
@@ -87,7 +96,7 @@ def compare(
     floor, ceiling = reference("No control", "uncontrolled"), reference("Truth through the VAE", "codec")
     shown = [ShownClip(clip.clip_id, clip.array, clip.keypoints, clip.fps) for clip in _shown(first)]
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note)
+    write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves)
     return out_html
 
 

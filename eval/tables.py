@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from eval.arms import ArmResult
@@ -84,6 +84,46 @@ def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ce
         cells = [row.name, *(f"{value} [{interval}]" for value, interval in row.pck), *(cell for _, cell in row.facts)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Protocol {scores.protocol_id}, {len(scores.clips)} clips. {_footnote(scores)}", ""])
+
+
+def checkpoint_table(scores: Mapping[int, Scores]) -> str:
+    """Scores of a run's checkpoints in Markdown, a row a step.
+
+    Raises:
+        UserError: protocols differ.
+    """
+    first = next(iter(scores.values()))
+    require_same_protocol([one.protocol for one in scores.values()])
+    heads = ["Step", *(f"PCK@{key} ↑ [95 %]" for key in first.pck), "Fréchet ↓", "PSNR ↑"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for step, one in scores.items():
+        shares = [f"{value} [{interval}]" for value, interval in _pck_cells(one.pck)]
+        lines.append("| " + " | ".join([f"{step:,}", *shares, f"{one.frechet:.3g}", f"{one.psnr_db:.1f} dB"]) + " |")
+    return "\n".join([*lines, "", f"Protocol {first.protocol_id}, {len(first.clips)} clips."])
+
+
+def latex_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ceiling: ArmResult | None = None) -> str:
+    """The table of arms for LaTeX (needs booktabs), with its protocol's id.
+
+    Raises:
+        UserError: protocols differ.
+    """
+    beside = [arm for arm in (floor, ceiling) if arm]
+    require_same_protocol([arm.scores.protocol for arm in [*beside, *arms]])
+    rows, scores = table_rows(arms, floor, ceiling), arms[0].scores
+    heads = ["Arm", *(f"PCK@{key} ↑" for key in scores.pck), *(head for head, _ in rows[0].facts)]
+    lines = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", _latex_row(heads), "\\midrule"]
+    lines += [
+        _latex_row([row.name, *(value for value, _ in row.pck), *(cell for _, cell in row.facts)]) for row in rows
+    ]
+    lines += ["\\bottomrule", "\\end{tabular}", f"% Protocol {scores.protocol_id}, {len(scores.clips)} clips."]
+    return "\n".join([*lines, f"% {_footnote(scores)}", ""])
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    special = {"↑": "$\\uparrow$", "↓": "$\\downarrow$", "\N{EN DASH}": "--", "é": "\\'e"}
+    special |= {character: f"\\{character}" for character in "%&_#"}
+    return " & ".join("".join(special.get(character, character) for character in cell) for cell in cells) + " \\\\"
 
 
 def _footnote(scores: Scores) -> str:

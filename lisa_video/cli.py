@@ -131,19 +131,49 @@ def eval_run(
     clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
     num_processes: Processes = 1,
     detector: Detector = _DETECTOR,
+    checkpoints: Annotated[str | None, typer.Option(help="steps such as 1000,2000, or all: score kept weights")] = None,
 ) -> None:
     """Sample held-out clips of a run and score them: pose accuracy, Frechet distance, PSNR.
 
     Example: `lisa-video eval run runs/quickstart/lisa --clips 32 -n 2`
     """
+    from eval.checkpoints import chosen_steps, score_checkpoints
     from eval.generate import GenerationJob
     from eval.run import evaluate
+    from eval.tables import checkpoint_table
 
-    scores = evaluate(GenerationJob(str(run), clips), detector, num_processes)
+    job = GenerationJob(str(run), clips)
+    if checkpoints is not None:
+        steps = chosen_steps(run, [] if checkpoints == "all" else _whole_numbers(checkpoints, "--checkpoints"))
+        typer.echo(checkpoint_table(score_checkpoints(job, steps, detector, num_processes)))
+        return
+    scores = evaluate(job, detector, num_processes)
     for threshold, estimate in scores.pck.items():
         typer.echo(f"PCK@{threshold}: {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]")
     typer.echo(f"Frechet distance: {scores.frechet:.3f}   PSNR: {scores.psnr_db:.2f} dB")
     typer.echo(f"protocol {scores.protocol_id}, {len(scores.clips)} clips")
+
+
+@eval_app.command("benchmark")
+def eval_benchmark(
+    config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
+    manifest: Annotated[str, typer.Option(help="data set of all arms")],
+    detector: Detector = _DETECTOR,
+) -> None:
+    """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
+
+    Example: `lisa-video eval benchmark configs/benchmark/small.yaml --manifest runs/demo/manifest.jsonl`
+    """
+    from eval.benchmark import load_benchmark, run_benchmark
+
+    typer.echo(f"report: {run_benchmark(load_benchmark(config), manifest=manifest, detector_dir=detector)}")
+
+
+def _whole_numbers(text: str, where: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r} is no list of steps", where=where, remedy="write 1000,2000 or all") from None
 
 
 @app.command("report")

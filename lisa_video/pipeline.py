@@ -19,7 +19,7 @@ from lisa_video.errors import UserError
 from lisa_video.models.backbone import BackboneParts, Condition, SideBranch
 from lisa_video.models.build import build_backbone
 from lisa_video.models.controlled import ControlledDenoiser
-from lisa_video.models.weights import check_contract, conditioning_contract, load_weights
+from lisa_video.models.weights import check_contract, conditioning_contract, load_weights, weights_folder
 from lisa_video.randomness import normal
 
 _logger = logging.getLogger(__name__)
@@ -54,9 +54,13 @@ class PoseVideoPipeline:
 
     @classmethod
     def from_run(
-        cls, run_dir: str | Path, device: torch.device | str = "cpu", overrides: Sequence[str] = ()
+        cls,
+        run_dir: str | Path,
+        device: torch.device | str = "cpu",
+        overrides: Sequence[str] = (),
+        step: int | None = None,
     ) -> PoseVideoPipeline:
-        """Load the newest exported weights of a run.
+        """Load the newest exported weights of a run, or those that it kept at a step.
 
         Raises:
             UserError: not a run, or a run without weights yet.
@@ -65,11 +69,12 @@ class PoseVideoPipeline:
         if not (run_dir / "config.yaml").is_file():
             raise UserError("not a run: no config.yaml", where=run_dir, remedy="name the run_dir of a training run")
         config = load_config(run_dir / "config.yaml", overrides)
-        branch, contract = load_weights(run_dir / "weights", config.backbone.name)
+        weights = weights_folder(run_dir, step)
+        branch, contract = load_weights(weights, config.backbone.name)
         parts = build_backbone(config.backbone)
         parts.backbone.to(device)
         parts.codec.to(device)
-        return cls(parts, branch.to(device), contract, config.sampling, run_dir / "weights")
+        return cls(parts, branch.to(device), contract, config.sampling, weights)
 
     @classmethod
     def untrained(cls, config: RunConfig, parts: BackboneParts, branch: SideBranch) -> PoseVideoPipeline:

@@ -46,7 +46,7 @@ def _clip_lines(data: Manifest, record: ClipRecord, columns: int) -> list[np.nda
     chosen = np.linspace(0, record.num_frames - 1, min(columns, record.num_frames)).round().astype(int)
     with av.open(str(data.resolve(record.video))) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    frames = np.stack(decoded)[record.start_frame + chosen]
+    frames = np.stack(decoded)[record.in_video(chosen)]
     keypoints = load_keypoints(data.resolve(record.keypoints)).frames(chosen)
     scale = max(1, -(-_CELL // record.height))
     large = [cv2.resize(f, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) for f in frames]

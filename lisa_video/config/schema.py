@@ -24,7 +24,7 @@ class DataConfig(Section):
 
     manifest: str  # path of a manifest.jsonl
     num_frames: Positive = 14  # frames of a training clip
-    frame_stride: Positive = 1  # source frames from one clip frame to the next
+    frame_stride: Positive = 1  # frames of a record from one training frame to the next
     size: tuple[Positive, Positive] = (512, 512)  # height, width in pixels
     flip_probability: Probability = 0.5  # mirrored, pose with it
     num_workers: Annotated[int, Field(ge=0)] = 2  # decoding processes a rank
@@ -96,6 +96,7 @@ class TrainingConfig(Section):
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
+    export_every: Annotated[int, Field(ge=0)] = 0  # steps between weights that are all kept, for evaluation; 0: newest only
 
 
 class SamplingConfig(Section):

@@ -44,7 +44,7 @@ class Clip:
         frames: (F, 3, H, W) uint8 RGB.
         pose_maps: (F, 3, H, W) uint8 RGB, drawn from `keypoints`.
         keypoints: the F poses, in pixels of `frames`.
-        fps: frames per second of the clip, after the frame stride.
+        fps: frames per second of `frames`, after the strides of record and settings.
         skipped: clips that came before this one at its position and could not be used.
     """
 

@@ -28,7 +28,7 @@ class PoseClipDataset(Dataset[Clip]):
     Args:
         manifest: the split to take clips from.
         num_frames: F, frames of a clip.
-        frame_stride: distance of the clip's frames in the video.
+        frame_stride: distance of the frames taken, in frames of the record.
         size: (H, W) of the clip, pixels.
         flip_probability: how often a clip is mirrored.
         seed: of start frames, mirroring, and the order of replacements; the one given to the loader.
@@ -91,7 +91,7 @@ class PoseClipDataset(Dataset[Clip]):
                 where=record.keypoints,
                 remedy="extract the poses of this clip again",
             )
-        frames = read_frames(self.manifest.resolve(record.video), record.start_frame + chosen)
+        frames = read_frames(self.manifest.resolve(record.video), record.in_video(chosen))
         if frames.shape[1:3] != (record.height, record.width):
             raise UserError(
                 f"frames of {frames.shape[2]}x{frames.shape[1]} pixels, the manifest says "
@@ -107,7 +107,7 @@ class PoseClipDataset(Dataset[Clip]):
             frames=_channels_first(geometry.apply_frames(frames)),
             pose_maps=_channels_first(draw_pose_maps(keypoints, self.size)),
             keypoints=keypoints,
-            fps=record.fps / self.frame_stride,
+            fps=record.clip_fps / self.frame_stride,
             skipped=skipped,
         )
 
@@ -136,7 +136,7 @@ def check_manifest_fits(manifest: Manifest, num_frames: int, frame_stride: int, 
     Args:
         manifest: the split to take clips from.
         num_frames: F, frames of a clip.
-        frame_stride: distance of the clip's frames in the video.
+        frame_stride: distance of the frames taken, in frames of the record.
         size: (H, W) of the clip, pixels.
 
     Returns:
@@ -165,7 +165,7 @@ def check_manifest_fits(manifest: Manifest, num_frames: int, frame_stride: int, 
 
 
 def _span(num_frames: int, frame_stride: int) -> int:
-    """Frames of the video from the first to the last of a clip, both included."""
+    """Frames of a record from the first to the last of a clip, both included."""
     return (num_frames - 1) * frame_stride + 1
 
 

@@ -2,7 +2,7 @@
 
 A manifest is a JSON Lines file. The first line is a header, `{"schema": "lisa_video.manifest", "version": 1, ...}`;
 each further line is one `ClipRecord`. Paths are relative to the manifest's folder, so a data set can be moved.
-Frames are never copied: a record points at a range of frames of a video file.
+Frames are never copied: a record points at frames of a video file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lisa_video.errors import UserError
@@ -25,15 +26,16 @@ Split = Literal["train", "val"]
 
 
 class ClipRecord(BaseModel):
-    """One clip of a video with its poses."""
+    """One clip of a video with its poses: the video's frames start_frame + i * frame_stride, i < num_frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     clip_id: str = Field(pattern=r"^[^/\\]+$", description="unique name, of files and seed key of samples; no slashes")
     video: str = Field(min_length=1, description="video file, relative to the manifest")
     start_frame: int = Field(ge=0, description="first frame of the clip in the video")
-    num_frames: int = Field(ge=1, description="frames of the clip, consecutive in the video")
-    fps: float = Field(gt=0, le=1000, description="frames per second of the video")
+    num_frames: int = Field(ge=1, description="frames of the clip")
+    frame_stride: int = Field(default=1, ge=1, description="distance of the clip's frames in the video")
+    fps: float = Field(gt=0, le=1000, description="frames per second of the video, not of the frames taken from it")
     width: int = Field(ge=1, description="of the decoded frames, pixels")
     height: int = Field(ge=1, description="of the decoded frames, pixels")
     keypoints: str = Field(min_length=1, description="keypoint file (.npz) with num_frames frames, relative")
@@ -41,6 +43,15 @@ class ClipRecord(BaseModel):
     source: str = Field(min_length=1, description="the video or take that the clip came from; never in two splits")
     source_digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$", description="digest of the video file's bytes")
     attributes: dict[str, str] = Field(default_factory=dict, description="free notes, such as motion and look")
+
+    def in_video(self, chosen: Int[np.ndarray, " F"]) -> Int[np.ndarray, " F"]:
+        """Frame numbers in the video of frames of the clip, both from 0."""
+        return self.start_frame + self.frame_stride * chosen
+
+    @property
+    def clip_fps(self) -> float:
+        """Frames of the clip per second."""
+        return self.fps / self.frame_stride
 
 
 def write_manifest(path: str | Path, records: Iterable[ClipRecord], **header: Any) -> int:

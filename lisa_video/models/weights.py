@@ -40,12 +40,24 @@ def conditioning_contract(config: RunConfig, parts: BackboneParts) -> dict[str, 
 def save_weights(folder: Path, branch: SideBranch, contract: dict[str, Any], facts: dict[str, Any]) -> None:
     """Write branch and contract under a temporary name, then swap; `facts` (step, run) are for readers only."""
     draft = folder.with_name(folder.name + ".tmp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(draft, ignore_errors=True)
     branch.save_pretrained(draft / _BRANCH)
     (draft / _CONTRACT).write_text(json.dumps(contract, indent=1) + "\n", encoding="utf-8")
     (draft / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
+
+
+def weights_folder(run_dir: str | Path, step: int | None = None) -> Path:
+    """Where a run keeps its exported weights: the newest, or those of a step that `training.export_every` kept."""
+    return Path(run_dir) / ("weights" if step is None else f"weights_at/step-{step:08d}")
+
+
+def kept_steps(run_dir: str | Path) -> list[int]:
+    """Steps whose weights a run has kept, rising."""
+    folders = Path(run_dir).glob("weights_at/step-????????")
+    return sorted(int(folder.name.removeprefix("step-")) for folder in folders)
 
 
 def load_weights(folder: Path, backbone_name: str) -> tuple[SideBranch, dict[str, Any]]:

@@ -60,7 +60,7 @@ def load_frames(
         record = manifest[index]
         count = min(frames_per_clip, record.num_frames)
         chosen = np.sort(generator.choice(record.num_frames, size=count, replace=False))
-        pictures = read_frames(manifest.resolve(record.video), record.start_frame + chosen)
+        pictures = read_frames(manifest.resolve(record.video), record.in_video(chosen))
         poses = load_keypoints(manifest.resolve(record.keypoints)).frames(chosen)
         scale = np.array([size / pictures.shape[2], size / pictures.shape[1]], np.float32)
         resized = network_input(pictures, size).permute(0, 2, 3, 1)
@@ -94,7 +94,7 @@ def evaluate(detector: KeypointNetDetector, manifest_path: str | Path, split: Sp
     counts = []
     for index in _spread(len(manifest), max_clips):
         record = manifest[index]
-        wanted = record.start_frame + np.arange(record.num_frames)
+        wanted = record.in_video(np.arange(record.num_frames))
         found = detector.detect(read_frames(manifest.resolve(record.video), wanted))
         counts.append(count_correct(found, load_keypoints(manifest.resolve(record.keypoints))))
     return total(counts)

@@ -12,7 +12,9 @@ from lisa_video.errors import UserError
 
 _CONFIG = "config.yaml"
 # What may change when a run is resumed: how long it goes on, and what is looked at on the way.
-_FREE = ("training.max_steps", "training.log_every", "training.checkpoint_every", "training.keep_checkpoints")
+_FREE = tuple(
+    f"training.{key}" for key in ("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "export_every")
+)
 _FREE_SECTIONS = ("preview.", "sampling.", "data.num_workers", "run_dir")
 
 

@@ -20,7 +20,7 @@ from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
 from lisa_video.data.manifest import Manifest
 from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
-from lisa_video.models.weights import conditioning_contract, save_weights, weights_digest
+from lisa_video.models.weights import conditioning_contract, save_weights, weights_digest, weights_folder
 from lisa_video.objective import Objective
 from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.ema import MovingAverage
@@ -98,6 +98,8 @@ class Trainer:
                     bar.set_postfix(self._report())
                 if self.preview is not None and self._due(self.config.preview.every):
                     bar.set_postfix(self._preview())
+                if training.export_every and self._due(training.export_every):
+                    self._export(weights_folder(self.run_dir, self.step))
                 if self._due(training.checkpoint_every):
                     self._save()
         self._check_weights(frozen)
@@ -179,12 +181,15 @@ class Trainer:
 
     def _save(self) -> None:
         # Weights first: whatever a checkpoint says is done has been published.
+        self._export(weights_folder(self.run_dir))
+        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "meter": self.meter.state_dict()}
+        self.checkpoints.save(self.engine, self.average, self.step, state)
+
+    def _export(self, folder: Path) -> None:
         with self.average.swapped_into(self.model.trainable):
             if distributed.is_main():
                 facts = {"step": self.step, "seconds": self.seconds, "parameters": parameter_counts(self.model)}
-                save_weights(self.run_dir / "weights", self.model.branch, self.contract, facts)
-        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "meter": self.meter.state_dict()}
-        self.checkpoints.save(self.engine, self.average, self.step, state)
+                save_weights(folder, self.model.branch, self.contract, facts)
 
     def _check_weights(self, frozen: str) -> None:
         """What training must not do: change the frozen network, or let the ranks drift apart."""

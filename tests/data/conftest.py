@@ -46,19 +46,28 @@ class MiniClips:
     folder: Path
 
     def record(
-        self, name: str, *, length: int = 20, start: int = 0, frames: int | None = None, size=(48, 64), split="train"
+        self,
+        name: str,
+        *,
+        length: int = 20,
+        start: int = 0,
+        frames: int | None = None,
+        stride: int = 1,
+        size=(48, 64),
+        split="train",
     ) -> ClipRecord:
-        """Write a video of `length` frames and the keypoints of its frames [start, start + frames)."""
-        frames = length - start if frames is None else frames
+        """Write a video of `length` frames and the keypoints of `frames` of them: start, start + stride, ..."""
+        frames = len(range(start, length, stride)) if frames is None else frames
         height, width = size
         video, keypoints = self.folder / f"{name}.mp4", self.folder / f"{name}.npz"
         write_video(video, make_frames(length, height, width), 24.0)
-        save_keypoints(keypoints, make_keypoints(wrist_path(length, height, width)[start : start + frames]))
+        save_keypoints(keypoints, make_keypoints(wrist_path(length, height, width)[start::stride][:frames]))
         return ClipRecord(
             clip_id=name,
             video=video.name,
             start_frame=start,
             num_frames=frames,
+            frame_stride=stride,
             fps=24.0,
             width=width,
             height=height,

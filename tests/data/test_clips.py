@@ -82,6 +82,20 @@ def test_frame_rate_counts_the_stride(good_manifest):
     assert _dataset(good_manifest, frame_stride=3)[SampleKey(0, 0)].fps == pytest.approx(8.0)
 
 
+def test_strides_of_record_and_settings_multiply(mini_clips):
+    manifest = mini_clips.manifest([mini_clips.record("every third", start=2, length=26, stride=3)])
+    assert manifest[0].num_frames == 8
+    dataset = _dataset(manifest, num_frames=3, frame_stride=2, size=(48, 64))
+    starts = set()
+    for position in range(20):
+        clip = dataset[SampleKey(position, 0)]
+        numbers = _frame_numbers(clip)
+        assert numbers == [numbers[0], numbers[0] + 6, numbers[0] + 12] and clip.fps == pytest.approx(24 / 6)
+        assert np.abs(_red_centre(clip.frames[2]) - clip.keypoints.xy[2, 0, LEFT]).max() < 1
+        starts.add(numbers[0])
+    assert starts == {2, 5, 8, 11}
+
+
 def test_clip_is_a_function_of_seed_and_key(good_manifest):
     def load(seed, position):
         return _dataset(good_manifest, seed=seed, flip_probability=0.5)[SampleKey(position, 0)]

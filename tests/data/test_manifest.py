@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -46,6 +47,14 @@ def test_splits_have_random_access(path):
         train[4]
 
 
+def test_records_without_a_stride_are_of_consecutive_frames(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + "".join(line.replace('"frame_stride":1,', "") for line in lines[1:]))
+    assert "frame_stride" not in path.read_text() and next(iter(iter_records(path))) == _record(0)
+    strided = _record(7, frame_stride=3)
+    assert strided.in_video(np.array([0, 2, 8])).tolist() == [7, 13, 31] and strided.clip_fps == 8.0
+
+
 def test_paths_move_with_the_manifest(path):
     assert Manifest(path, "train").resolve("v/a.mp4") == path.parent / "v/a.mp4"
 
@@ -53,7 +62,8 @@ def test_paths_move_with_the_manifest(path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"num_frames": 0}, {"start_frame": -1}, {"fps": 0}, {"fps": float("inf")}, {"width": 0}, {"split": "test"},
+        {"num_frames": 0}, {"frame_stride": 0}, {"start_frame": -1}, {"fps": 0}, {"fps": float("inf")}, {"width": 0},
+        {"split": "test"},
         {"source_digest": "md5:1"}, {"clip_id": ""}, {"clip_id": "a/b"}, {"surprise": 1},
     ],
 )  # fmt: skip

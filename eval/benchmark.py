@@ -1,0 +1,129 @@
+"""`lisa-video eval benchmark`: arms x seeds trained, scored at every kept checkpoint, and put into one report.
+
+Every stage is a file or a finished run, so the same command goes on after a kill and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from eval.checkpoints import chosen_steps, learning_curve, score_checkpoints, score_floor
+from eval.generate import GenerationJob
+from eval.learning_curves import LearningCurve, speed_up
+from eval.run import compare
+from eval.scores import Scores
+from lisa_video.config.load import load_config
+from lisa_video.config.schema import Positive, RunConfig, Section
+from lisa_video.errors import UserError
+from lisa_video.launch import launch_training
+
+_THRESHOLD = 0.1
+
+
+class BenchmarkConfig(Section):
+    """An experiment: what differs between the arms, and what does not."""
+
+    title: str
+    note: str = ""  # limits of the experiment, for the report
+    base: str  # run config of all arms, relative to the checkout
+    out: str  # folder of everything
+    arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # name -> overrides; the baseline first
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)  # of training
+    overrides: tuple[str, ...] = ()  # of all arms
+    checkpoints: Positive = 8  # at even distances
+    eval_clips: Annotated[int, Field(ge=2)] = 32
+    num_processes: Positive = 2
+
+
+def load_benchmark(path: Path) -> BenchmarkConfig:
+    """Read an experiment.
+
+    Raises:
+        UserError: no such file, or a key that is wrong.
+    """
+    if not path.is_file():
+        raise UserError("no such benchmark config", where=path, remedy="use configs/benchmark/small.yaml or your own")
+    try:
+        return BenchmarkConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")), strict=False)
+    except (ValidationError, yaml.YAMLError) as error:
+        what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("file",), "msg": str(error)}
+        key = ".".join(str(part) for part in what["loc"])
+        raise UserError(f"{key}: {what['msg']}", where=path, remedy="mend this key; see eval/benchmark.py") from error
+
+
+def run_benchmark(config: BenchmarkConfig, *, manifest: str, detector_dir: str) -> Path:
+    """Train, score and report; returns the report.
+
+    Args:
+        config: the experiment.
+        manifest: data set of all arms.
+        detector_dir: keypoint network that finds the poses again.
+
+    Raises:
+        UserError: a run failed or was started with other settings.
+    """
+    curves, finals, floor = [], [], None
+    for arm in config.arms:
+        scored: dict[int, dict[int, Scores]] = {}
+        for seed in config.seeds:
+            run = _train(config, arm, seed, manifest)
+            job = GenerationJob(run.run_dir, config.eval_clips)
+            floor = floor or score_floor(job, detector_dir, config.num_processes)
+            steps = chosen_steps(run.run_dir)
+            scored[seed] = {0: floor} | score_checkpoints(job, steps, detector_dir, config.num_processes)
+        finals.append((arm, str(_run_dir(config, arm, config.seeds[0]))))
+        curves.append(learning_curve(arm, scored, _THRESHOLD))
+    out = Path(config.out) / "report.html"
+    compare(
+        finals,
+        out,
+        detector_dir=detector_dir,
+        num_clips=config.eval_clips,
+        num_processes=config.num_processes,
+        note=config.note,
+        curves=curves,
+    )
+    _write_summary(Path(config.out) / "benchmark.json", config, curves)
+    return out
+
+
+def _run_dir(config: BenchmarkConfig, arm: str, seed: int) -> Path:
+    return Path(config.out) / "runs" / arm / f"seed-{seed}"
+
+
+def _train(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> RunConfig:
+    """One run, unless it is done; the arms differ in their own overrides only."""
+    overrides = [*config.overrides, f"run_dir={_run_dir(config, arm, seed)}", f"data.manifest={manifest}"]
+    overrides += [f"seed={seed}", *config.arms[arm]]
+    base = load_config(Path(config.base), overrides)
+    every = -(-base.training.max_steps // config.checkpoints)
+    overrides.append(f"training.export_every={every}")
+    run = load_config(Path(config.base), overrides)
+    done = Path(run.run_dir) / "done.json"
+    finished = done.is_file() and json.loads(done.read_text(encoding="utf-8"))["step"] == run.training.max_steps
+    if not (finished and load_config(Path(run.run_dir) / "config.yaml") == run):
+        if status := launch_training(Path(config.base), overrides, config.num_processes):
+            raise UserError(f"training ended with status {status}", where=run.run_dir, remedy="see the messages above")
+    return run
+
+
+def _write_summary(path: Path, config: BenchmarkConfig, curves: list[LearningCurve]) -> None:
+    """Every number of the curves, for programs and for plots of several experiments."""
+    arms: list[dict[str, Any]] = []
+    for curve in curves:
+        low, high = curve.band()
+        arms.append({
+            "arm": curve.arm, "overrides": config.arms[curve.arm], "steps": curve.steps.tolist(),
+            "pck": curve.accuracy.tolist(), "low": low.tolist(), "high": high.tolist(),
+            "pck_per_seed": curve.accuracy_per_seed.tolist(), "speed_up": asdict(speed_up(curves[0], curve)),
+        })  # fmt: skip
+    summary = {"config": config.model_dump(mode="json"), "threshold": _THRESHOLD, "arms": arms}
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)

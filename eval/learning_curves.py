@@ -1,0 +1,148 @@
+"""Pose accuracy against training steps, over seeds and clips; and how much sooner one arm gets there than another.
+
+    speed-up = t_a(v) / t_b(v),   v = accuracy of a at its last checkpoint,   t_x(v) = first step at which x has v
+
+between checkpoints by linear interpolation, from step 0 on, where every arm is the frozen network alone (a new branch
+changes nothing). This is the "iterations to reach the baseline's final value" of the LISA paper (arXiv 2606.27192).
+Intervals draw seeds and clips again with replacement, the same ones for both arms and at all checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from eval.bootstrap import Estimate
+from lisa_video.errors import UserError
+
+RESAMPLES = 2000
+_PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True, eq=False)
+class LearningCurve:
+    """One arm over its checkpoints, seeds and held-out clips.
+
+    Attributes:
+        arm: its name.
+        steps: S optimizer steps, rising; the first is 0.
+        seeds: R training seeds.
+        correct: (R, S, N) joints found, for each seed, checkpoint and clip.
+        visible: (N,) joints to be found in each clip.
+    """
+
+    arm: str
+    steps: Int[np.ndarray, " S"]
+    seeds: tuple[int, ...]
+    correct: Int[np.ndarray, "R S N"]
+    visible: Int[np.ndarray, " N"]
+
+    def __post_init__(self) -> None:
+        if self.correct.shape != (len(self.seeds), len(self.steps), len(self.visible)):
+            raise ValueError(f"{self.arm}: counts {self.correct.shape} do not fit seeds, steps and clips")
+        if self.steps[0] != 0 or (np.diff(self.steps) <= 0).any():
+            raise ValueError(f"{self.arm}: steps must rise from 0, got {self.steps.tolist()}")
+
+    @property
+    def accuracy(self) -> Float[np.ndarray, " S"]:
+        """Mean over seeds of the micro average over clips, at each checkpoint."""
+        once = np.ones((1, len(self.seeds)), np.int64), np.ones((1, len(self.visible)), np.int64)
+        mean: np.ndarray = self._resampled(*once)[0]
+        return mean
+
+    @property
+    def accuracy_per_seed(self) -> Float[np.ndarray, "R S"]:
+        """Micro average over clips of each seed."""
+        per_seed: np.ndarray = self.correct.sum(axis=2) / self.visible.sum()
+        return per_seed
+
+    def band(self, seed: int = 0) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
+        """Lower and upper end of the 95 % interval at each checkpoint, over seeds and clips together."""
+        low, high = np.percentile(self._resampled(*_draws(self, seed)), _PERCENTILES, axis=0)
+        return low, high
+
+    def _resampled(self, seeds: Int[np.ndarray, "D R"], clips: Int[np.ndarray, "D N"]) -> Float[np.ndarray, "D S"]:
+        """Accuracy with each seed and clip counted as often as it was drawn."""
+        found = np.einsum("dr,dn,rsn->ds", seeds, clips, self.correct, optimize=True)
+        accuracy: np.ndarray = found / (seeds.sum(axis=1) * (clips @ self.visible))[:, None]
+        return accuracy
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times fewer steps than the baseline an arm needs for the baseline's final accuracy.
+
+    Attributes:
+        arm: its name.
+        target: the baseline's final accuracy.
+        baseline_steps: at which the baseline first has it.
+        arm_steps: at which the arm first has it; None: never, within its steps.
+        ratio: with its 95 % interval; draws in which the arm never gets there count as 0. None if it never does.
+        reached: share of the draws in which the arm gets there.
+    """
+
+    arm: str
+    target: float
+    baseline_steps: float
+    arm_steps: float | None
+    ratio: Estimate | None
+    reached: float
+
+
+def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> SpeedUp:
+    """Compare an arm with its baseline.
+
+    Raises:
+        UserError: the two were not trained with the same seeds, or not scored on the same clips.
+    """
+    if baseline.seeds != arm.seeds or not np.array_equal(baseline.visible, arm.visible):
+        raise UserError(
+            f"{arm.arm} and {baseline.arm} cannot be paired: seeds {arm.seeds} and {baseline.seeds}, "
+            f"{len(arm.visible)} and {len(baseline.visible)} clips",
+            remedy="train both arms with the same seeds and score them on the same clips",
+        )
+    draws = _draws(baseline, seed)
+    theirs, ours = baseline._resampled(*draws), arm._resampled(*draws)
+    ratios = np.array([_ratio(baseline.steps, a, arm.steps, b) for a, b in zip(theirs, ours, strict=True)])
+    target = float(baseline.accuracy[-1])
+    own = first_step(baseline.steps, baseline.accuracy, target)
+    assert own is not None  # a curve reaches its own last value
+    step = first_step(arm.steps, arm.accuracy, target)
+    low, high = np.percentile(ratios, _PERCENTILES)
+    ratio = None if step is None else Estimate(_quotient(own, step), float(low), float(high))
+    return SpeedUp(arm.arm, target, own, step, ratio, float((ratios > 0).mean()))
+
+
+def first_step(steps: Int[np.ndarray, " S"], accuracy: Float[np.ndarray, " S"], target: float) -> float | None:
+    """First step at which a piecewise linear curve has at least the target; None if it never has."""
+    above = np.flatnonzero(accuracy >= target)
+    if len(above) == 0:
+        return None
+    place = int(above[0])
+    if place == 0:
+        return float(steps[0])
+    before, after = accuracy[place - 1], accuracy[place]
+    share = (target - before) / (after - before)
+    return float(steps[place - 1] + share * (steps[place] - steps[place - 1]))
+
+
+def _ratio(steps_a: np.ndarray, a: np.ndarray, steps_b: np.ndarray, b: np.ndarray) -> float:
+    own, step = first_step(steps_a, a, a[-1]), first_step(steps_b, b, a[-1])
+    assert own is not None
+    return 0.0 if step is None else _quotient(own, step)
+
+
+def _quotient(own: float, step: float) -> float:
+    # All arms are equal at step 0: if one of them has the target there, so has the other, and nobody is faster.
+    return own / step if step > 0 else 1.0
+
+
+def _draws(curve: LearningCurve, seed: int) -> tuple[Int[np.ndarray, "D R"], Int[np.ndarray, "D N"]]:
+    random = np.random.default_rng(seed)
+
+    def draw(count: int) -> np.ndarray:
+        return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+
+    return draw(len(curve.seeds)), draw(len(curve.visible))

@@ -1,0 +1,67 @@
+"""Learning curves and speed-up against values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eval.learning_curves import LearningCurve, first_step, speed_up
+from lisa_video.errors import UserError
+
+STEPS = np.array([0, 100, 200, 400])
+
+
+def curve(arm: str, accuracy: list[list[float]], clips: int = 20) -> LearningCurve:
+    """Seeds x checkpoints -> a curve in which every clip has the same accuracy of 100 joints."""
+    correct = np.round(100 * np.array(accuracy))[:, :, None].repeat(clips, axis=2).astype(int)
+    return LearningCurve(arm, STEPS, tuple(range(len(accuracy))), correct, np.full(clips, 100))
+
+
+def test_first_step_is_interpolated():
+    accuracy = np.array([0.2, 0.2, 0.4, 0.8])
+    assert first_step(STEPS, accuracy, 0.2) == 0
+    assert first_step(STEPS, accuracy, 0.3) == 150
+    assert first_step(STEPS, accuracy, 0.6) == 300
+    assert first_step(STEPS, accuracy, 0.9) is None
+
+
+def test_speed_up_is_the_ratio_of_steps_to_the_baselines_last_value():
+    slow, fast = curve("a", [[0.2, 0.2, 0.3, 0.4]]), curve("b", [[0.2, 0.4, 0.5, 0.5]])
+    result = speed_up(slow, fast)
+    assert (result.target, result.baseline_steps, result.arm_steps) == (pytest.approx(0.4), 400, 100)
+    assert result.ratio.value == pytest.approx(4) and result.reached == 1
+    assert result.ratio.low == pytest.approx(4) and result.ratio.high == pytest.approx(4)  # all clips are alike
+    assert speed_up(slow, slow).ratio.value == 1
+
+
+def test_an_arm_that_never_gets_there_has_no_ratio():
+    result = speed_up(curve("a", [[0.2, 0.2, 0.3, 0.4]]), curve("b", [[0.2, 0.2, 0.2, 0.3]]))
+    assert result.arm_steps is None and result.ratio is None and result.reached == 0
+
+
+def test_a_baseline_that_never_leaves_the_floor_makes_nobody_faster():
+    result = speed_up(curve("a", [[0.2, 0.2, 0.2, 0.2]]), curve("b", [[0.2, 0.4, 0.5, 0.5]]))
+    assert result.ratio.value == 1 and result.arm_steps == 0
+
+
+def test_the_interval_knows_of_seeds():
+    slow = curve("a", [[0.2, 0.2, 0.3, 0.4]] * 3)
+    unsure = curve("b", [[0.2, 0.4, 0.5, 0.5], [0.2, 0.25, 0.3, 0.4], [0.2, 0.2, 0.2, 0.3]])
+    result = speed_up(slow, unsure)
+    assert result.ratio.low < 1 < result.ratio.high and 0.5 < result.reached < 1
+    low, high = unsure.band()
+    assert (low <= unsure.accuracy).all() and (unsure.accuracy <= high).all() and low[-1] < high[-1]
+    assert np.allclose(unsure.accuracy, unsure.accuracy_per_seed.mean(axis=0))
+
+
+def test_clips_count_by_their_joints():
+    correct = np.array([[[0, 0], [10, 0], [10, 0], [10, 30]]])
+    one = LearningCurve("a", STEPS, (0,), correct, np.array([10, 30]))
+    assert np.allclose(one.accuracy, [0, 0.25, 0.25, 1])
+
+
+def test_unpaired_arms_are_refused():
+    with pytest.raises(UserError, match="same seeds"):
+        speed_up(curve("a", [[0.2, 0.2, 0.3, 0.4]]), curve("b", [[0.2, 0.2, 0.3, 0.4]] * 2))
+    with pytest.raises(ValueError, match="rise from 0"):
+        LearningCurve("a", STEPS[1:], (0,), np.zeros((1, 3, 2), int), np.ones(2, int))
