@@ -46,9 +46,11 @@ class ShownClip:
         truth: (F, H, W, 3) uint8 RGB; its first frame is the reference picture.
         driving: poses in pixels of these frames.
         fps: frames per second.
+        place: where the clip stands among all clips by the last arm's score: "worst", "median", "best".
     """
 
     clip_id: str
     truth: np.ndarray
     driving: Keypoints
     fps: float
+    place: str = ""

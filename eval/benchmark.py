@@ -16,14 +16,13 @@ from pydantic import Field, ValidationError
 from eval.checkpoints import chosen_steps, learning_curve, score_checkpoints, score_floor
 from eval.generate import GenerationJob
 from eval.learning_curves import LearningCurve, speed_up
+from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
 from eval.scores import Scores
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import Positive, RunConfig, Section
 from lisa_video.errors import UserError
 from lisa_video.launch import launch_training
-
-_THRESHOLD = 0.1
 
 
 class BenchmarkConfig(Section):
@@ -78,7 +77,7 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, detector_dir: str) 
             steps = chosen_steps(run.run_dir)
             scored[seed] = {0: floor} | score_checkpoints(job, steps, detector_dir, config.num_processes)
         finals.append((arm, str(_run_dir(config, arm, config.seeds[0]))))
-        curves.append(learning_curve(arm, scored, _THRESHOLD))
+        curves.append(learning_curve(arm, scored, HEADLINE_THRESHOLD))
     out = Path(config.out) / "report.html"
     compare(
         finals,
@@ -123,7 +122,7 @@ def _write_summary(path: Path, config: BenchmarkConfig, curves: list[LearningCur
             "pck": curve.accuracy.tolist(), "low": low.tolist(), "high": high.tolist(),
             "pck_per_seed": curve.accuracy_per_seed.tolist(), "speed_up": asdict(speed_up(curves[0], curve)),
         })  # fmt: skip
-    summary = {"config": config.model_dump(mode="json"), "threshold": _THRESHOLD, "arms": arms}
+    summary = {"config": config.model_dump(mode="json"), "threshold": HEADLINE_THRESHOLD, "arms": arms}
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)

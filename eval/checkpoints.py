@@ -11,7 +11,8 @@ import numpy as np
 from eval.generate import GenerationJob
 from eval.learning_curves import LearningCurve
 from eval.protocol import require_same_protocol
-from eval.run import evaluate
+from eval.report import HEADLINE_THRESHOLD
+from eval.run import compare, evaluate
 from eval.scores import Scores, threshold_key
 from lisa_video.errors import UserError
 from lisa_video.models.weights import kept_steps
@@ -45,6 +46,36 @@ def score_checkpoints(
 def score_floor(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> Scores:
     """Scores of the frozen network alone: step 0 of every run on it, since a new branch changes nothing."""
     return evaluate(replace(job, source="uncontrolled", step=None), detector_dir, num_processes)
+
+
+def compare_runs(
+    runs: Sequence[tuple[str, str]], out_html: Path, *, detector_dir: str, num_clips: int, num_processes: int
+) -> Path:
+    """`eval.run.compare`, with learning curves if the runs share a seed and the steps at which they kept weights.
+
+    Args:
+        runs: (name, run_dir), baseline first.
+        out_html: the report.
+        detector_dir: keypoint network that finds the poses again.
+        num_clips: held-out clips.
+        num_processes: for sampling.
+
+    Raises:
+        UserError: a run is not finished, or protocols differ.
+    """
+    jobs = {name: GenerationJob(run_dir, num_clips) for name, run_dir in runs}
+    steps = {tuple(kept_steps(job.run_dir)) for job in jobs.values()}
+    seeds = {job.config.seed for job in jobs.values()}
+    curves = []
+    if len(jobs) > 1 and len(steps) == len(seeds) == 1 and steps != {()}:
+        floor = score_floor(next(iter(jobs.values())), detector_dir, num_processes)
+        for name, job in jobs.items():
+            scores = {0: floor} | score_checkpoints(job, kept_steps(job.run_dir), detector_dir, num_processes)
+            curves.append(learning_curve(name, {job.config.seed: scores}, HEADLINE_THRESHOLD))
+    return compare(
+        runs, out_html, detector_dir=detector_dir, num_clips=num_clips, num_processes=num_processes, note="",
+        curves=curves,
+    )  # fmt: skip
 
 
 def learning_curve(arm: str, runs: Mapping[int, Mapping[int, Scores]], threshold: float) -> LearningCurve:

@@ -178,6 +178,7 @@ def _gallery_row(clip: ShownClip, arms: Sequence[ArmResult], threshold: float) -
     columns.append({"name": "Truth", "kind": "given", "caption": "real clip", **_moving(clip.truth, clip.fps)})
     return {
         "clip_id": clip.clip_id,
+        "place": clip.place,
         "frames": ", ".join(str(frame + 1) for frame in pictures.still_frames(len(clip.truth))),
         "reference": pictures.picture_uri(pictures.enlarged(clip.truth[:1])[0]),
         "columns": columns,

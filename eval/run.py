@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from eval.report import write_report
 from eval.scores import Scores, load_scores, save_scores
 from eval.scoring import GeneratedClip, score_clips
 from lisa_video.config.schema import RunConfig
-from lisa_video.data.batch import Clip
 from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 from lisa_video.pose.detector import KeypointNetDetector
 from lisa_video.training.metrics import read_metrics
 
-_SHOWN = 6
+_SHOWN_OF_EACH = 2
 
 
 def evaluate(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> Scores:
@@ -83,18 +82,20 @@ def compare(
     """
     jobs = [(name, GenerationJob(run_dir, num_clips)) for name, run_dir in runs]
     facts = [_facts(job) for _, job in jobs]  # before hours of sampling
-    arms = [
-        _arm(name, job, evaluate(job, detector_dir, num_processes), done)
-        for (name, job), done in zip(jobs, facts, strict=True)
-    ]
-    first = jobs[0][1]
+    scores = [evaluate(job, detector_dir, num_processes) for _, job in jobs]
+    first, places = jobs[0][1], shown_places(scores[-1])
+    arms = [_arm(name, job, score, done, places) for (name, job), score, done in zip(jobs, scores, facts, strict=True)]
 
     def reference(name: str, source: Source) -> ArmResult:
         job = GenerationJob(first.run_dir, num_clips, source=source)
         return ArmResult(name, evaluate(job, detector_dir, num_processes))
 
     floor, ceiling = reference("No control", "uncontrolled"), reference("Truth through the VAE", "codec")
-    shown = [ShownClip(clip.clip_id, clip.array, clip.keypoints, clip.fps) for clip in _shown(first)]
+    found = {clip.clip_id: clip for clip in held_out_clips(first.config, num_clips) if clip.clip_id in places}
+    shown = [
+        ShownClip(clip_id, found[clip_id].array, found[clip_id].keypoints, found[clip_id].fps, place)
+        for clip_id, place in places.items()
+    ]
     out_html.parent.mkdir(parents=True, exist_ok=True)
     write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves)
     return out_html
@@ -131,12 +132,12 @@ def _facts(job: GenerationJob) -> dict[str, Any]:
     return facts
 
 
-def _arm(name: str, job: GenerationJob, scores: Scores, facts: dict[str, Any]) -> ArmResult:
+def _arm(name: str, job: GenerationJob, scores: Scores, facts: dict[str, Any], shown: Collection[str]) -> ArmResult:
     run_dir, folder = Path(job.run_dir), job.folder
     return ArmResult(
         name=name,
         scores=scores,
-        videos={clip.clip_id: load_generated(folder, clip.clip_id) for clip in _shown(job)},
+        videos={clip_id: load_generated(folder, clip_id) for clip_id in shown},
         metrics=read_metrics(run_dir),
         steps=facts["step"],
         training_seconds=facts["seconds"],
@@ -145,6 +146,15 @@ def _arm(name: str, job: GenerationJob, scores: Scores, facts: dict[str, Any]) -
     )
 
 
-def _shown(job: GenerationJob) -> Iterator[Clip]:
-    """The clips of the gallery."""
-    return held_out_clips(job.config, min(_SHOWN, job.num_clips))
+def shown_places(scores: Scores) -> dict[str, str]:
+    """The clips of the gallery, two each from the worst, the middle and the best by share of joints found.
+
+    Nobody chooses what is shown. The threshold is the middle one of the protocol; equal shares keep their order.
+    """
+    place = len(scores.thresholds) // 2
+    order = sorted(scores.clips, key=lambda clip: clip.correct[place] / max(1, clip.visible))
+    ids, half = [clip.clip_id for clip in order], len(order) // 2
+    chosen = {clip_id: "best" for clip_id in ids[-_SHOWN_OF_EACH:]}
+    chosen |= {clip_id: "median" for clip_id in ids[max(0, half - 1) : half + 1]}
+    chosen |= {clip_id: "worst" for clip_id in ids[:_SHOWN_OF_EACH]}
+    return {clip_id: chosen[clip_id] for clip_id in ids if clip_id in chosen}

@@ -176,23 +176,25 @@ def _whole_numbers(text: str, where: str) -> list[int]:
         raise UserError(f"{text!r} is no list of steps", where=where, remedy="write 1000,2000 or all") from None
 
 
-@app.command("report")
-def report(
+@eval_app.command("compare")
+def eval_compare(
     runs: Annotated[list[Path], typer.Argument(help="run_dirs, the baseline first")],
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
     clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
     num_processes: Processes = 1,
     detector: Detector = _DETECTOR,
 ) -> None:
-    """Compare finished runs on the same held-out clips: one self-contained HTML page, and its numbers as JSON.
+    """Compare finished runs on the same held-out clips: one self-contained HTML page, with JSON and tables beside it.
 
-    Example: `lisa-video report runs/quickstart/baseline runs/quickstart/lisa --out report.html`
+    Runs that kept weights at the same steps (`training.export_every`) get learning curves and the speed-up too.
+
+    Example: `lisa-video eval compare runs/quickstart/baseline runs/quickstart/lisa --out report.html`
     """
-    from eval.run import compare
+    from eval.checkpoints import compare_runs
 
     names = [run.resolve().name for run in runs]
     named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
-    compare(named, out, detector_dir=detector, num_clips=clips, num_processes=num_processes, note="")
+    compare_runs(named, out, detector_dir=detector, num_clips=clips, num_processes=num_processes)
     typer.echo(f"report: {out}")
 
 

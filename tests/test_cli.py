@@ -41,7 +41,9 @@ def command(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("name", ["demo-data", "train", "sample", "eval run", "report", "pretrain-demo", "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["demo-data", "train", "sample", "eval run", "eval compare", "pretrain-demo", "quickstart"]
+)
 def test_help_names_the_command_in_an_example(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = RUNNER.invoke(app, [*name.split(), "--help"])
@@ -52,7 +54,7 @@ def test_help_names_the_command_in_an_example(name, monkeypatch):
 def test_help_lists_every_command(monkeypatch):
     result = RUNNER.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for name in ("demo-data", "train", "sample", "eval", "report", "pretrain-demo", "quickstart"):
+    for name in ("demo-data", "train", "sample", "eval", "pretrain-demo", "quickstart"):
         assert name in result.output
     assert str(ROOT) not in RUNNER.invoke(app, ["sample", "--help"]).output.replace("\n", "")
 
@@ -65,7 +67,7 @@ def test_help_lists_every_command(monkeypatch):
         ("train {config} optimiser.lr=1", "did you mean optimizer?"),
         ("train {config} optimizer.lrr=1", "did you mean optimizer.lr?"),
         ("eval run nowhere", "nowhere: not a run"),
-        ("report nowhere elsewhere", "nowhere: no finished run"),
+        ("eval compare nowhere elsewhere", "nowhere: not a run"),
         ("sample nowhere out.mp4 --reference a.png --pose b.mp4", "a.png: cannot read the picture"),
         ("demo-data {tmp}/data --size 33", "size is 33"),
         ("pretrain-demo none.jsonl {tmp}/out", "none.jsonl: no such manifest"),
@@ -81,7 +83,7 @@ def test_a_mistake_is_one_line_and_status_2(command, tiny_config_file, tmp_path,
     assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0] and ". Remedy: " in lines[0]
 
 
-@pytest.mark.parametrize("arguments", ["", "nothing", "train", "demo-data x --clips 0", "eval", "report"])
+@pytest.mark.parametrize("arguments", ["", "nothing", "train", "demo-data x --clips 0", "eval", "eval compare"])
 def test_a_wrong_command_line_is_status_2(command, arguments):
     assert command(*arguments.split())[0] == 2
 
@@ -163,10 +165,10 @@ def test_eval_run_prints_the_scores(command, tiny_runs):
 )
 def test_report_names_the_arms_after_their_folders(command, monkeypatch, tmp_path, runs, names):
     compared = []
-    monkeypatch.setattr("eval.run.compare", lambda named, *_, **__: compared.extend(named))
+    monkeypatch.setattr("eval.checkpoints.compare_runs", lambda named, *_, **__: compared.extend(named))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert command("report", *runs.split())[0] == 0
+    assert command("eval", "compare", *runs.split())[0] == 0
     assert compared == list(zip(names, runs.split(), strict=True))
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from eval.bootstrap import Estimate
 from eval.generate import GenerationJob, held_out_clips, load_generated
-from eval.run import compare, evaluate
+from eval.run import compare, evaluate, shown_places
+from eval.scores import ClipScore, Scores
 from eval.scoring import psnr_db
 from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
@@ -111,3 +113,18 @@ def test_two_arms_may_share_a_name(tiny_run, tiny_runs, tmp_path):
     runs = [("run", str(tiny_runs / "baseline")), ("run", str(tiny_run))]
     out = compare(runs, tmp_path / "r.html", detector_dir=DETECTOR, num_clips=3, num_processes=1, note="")
     assert len(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["arms"]) == 2
+
+
+def test_the_gallery_shows_worst_median_and_best():
+    protocol = {"frames": 4}
+
+    def scores(shares: list[int]) -> Scores:
+        clips = tuple(ClipScore(f"c{number}", 10, (0, share, 10), 1.0) for number, share in enumerate(shares))
+        whole = Estimate(0.0, 0.0, 0.0)
+        pck = {"0.05": whole, "0.1": whole, "0.2": whole}
+        return Scores(protocol, "id", pck, {}, {}, 0.0, 0.0, pck, 0.0, 0.0, (1, 1), 1.0, clips)
+
+    assert shown_places(scores([5, 9, 1, 7, 3, 8, 2])) == {
+        "c2": "worst", "c6": "worst", "c4": "median", "c0": "median", "c5": "best", "c1": "best",
+    }  # fmt: skip
+    assert set(shown_places(scores([5, 9]))) == {"c0", "c1"}
