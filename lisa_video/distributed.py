@@ -46,6 +46,15 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; one number is reduced, cheap enough for every step."""
+    if world_size() == 1:
+        return flag
+    count = torch.tensor(float(flag), device=local_device())
+    dist.all_reduce(count)
+    return bool(count.item() > 0)
+
+
 def gather(value: Any) -> list[Any]:
     """The values of all ranks, in order of rank, on every rank. For small picklable objects."""
     if world_size() == 1:

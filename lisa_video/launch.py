@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+
+import psutil
 
 from lisa_video.config.load import load_config
 
@@ -30,7 +35,7 @@ def launch_training(config: Path, overrides: Sequence[str], num_processes: int, 
         return subprocess.run(
             [sys.executable, "-m", "lisa_video.train", *arguments, "--dry-run"], check=False
         ).returncode
-    return subprocess.run(
+    launcher = subprocess.Popen(
         [
             *(sys.executable, "-m", "deepspeed.launcher.runner"),
             *("--num_gpus", str(num_processes), "--master_port", str(_free_port())),
@@ -38,8 +43,28 @@ def launch_training(config: Path, overrides: Sequence[str], num_processes: int, 
             *arguments,
         ],
         env=_environment(),
-        check=False,
-    ).returncode
+    )
+    with _passed_on_to_ranks(launcher.pid):
+        return launcher.wait()
+
+
+@contextmanager
+def _passed_on_to_ranks(launcher: int) -> Iterator[None]:
+    """While entered, a request to stop goes to the ranks, past the launcher, which would end without waiting."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in psutil.Process(launcher).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                command = " ".join(process.cmdline())
+                if "-m lisa_video.train --local_rank" in command:  # a rank: neither a launcher nor a rank's worker
+                    process.send_signal(signal.SIGUSR1)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Entry point of training: `deepspeed --module lisa_video.train CONFIG`, or `python -m lisa_video.train CONFIG`.
 
 `lisa-video train` starts this under the launcher. Exit status: 0 done, 2 a mistake of the user's (one message, no
-traceback), anything else a fault.
+traceback), 75 asked to stop by SIGTERM or SIGUSR1 (a checkpoint is saved, the same command goes on), anything else a
+fault.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
     from lisa_video.checks import check_run, describe_run  # imports torch: not for --help
     from lisa_video.config.load import load_config
-    from lisa_video.distributed import prepare_environment
+    from lisa_video.distributed import barrier, is_main, prepare_environment
 
     config = load_config(config_path, overrides)
     if dry_run:
@@ -55,11 +56,18 @@ def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed|torch")
     prepare_environment()
     from lisa_video.training.engine import start_process_group  # imports deepspeed: seconds
+    from lisa_video.training.stopping import EXIT_STOPPED, RunStoppedError
     from lisa_video.training.trainer import Trainer
 
     start_process_group()
     trainer = Trainer(config)
-    trainer.run()
+    try:
+        trainer.run()
+    except RunStoppedError as stopped:
+        if is_main():
+            print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        barrier()  # the launcher ends the others as soon as one has ended
+        return EXIT_STOPPED
     return 0
 
 

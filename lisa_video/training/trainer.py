@@ -28,6 +28,7 @@ from lisa_video.training.engine import Engine
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
 from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import claim_run_dir
+from lisa_video.training.stopping import RunStoppedError, StopRequest
 
 _logger = logging.getLogger(__name__)
 
@@ -76,19 +77,26 @@ class Trainer:
         return training.micro_batch_size * training.gradient_accumulation * distributed.world_size()
 
     def run(self) -> None:
-        """Train to `max_steps`, with reports, previews and checkpoints on the way."""
+        """Train to `max_steps`, with reports, previews and checkpoints on the way.
+
+        Raises:
+            RunStoppedError: a signal asked for it; a checkpoint of the last step is saved.
+        """
         training = self.config.training
         if distributed.is_main():
             self._done_file.unlink(missing_ok=True)
         frozen = weights_digest(self.model.backbone)
         batches = self._batches()
-        with tqdm(
-            total=training.max_steps,
-            initial=self.step,
-            desc=self.run_dir.name,
-            unit="step",
-            disable=not distributed.is_main(),
-        ) as bar:
+        with (
+            StopRequest() as stop,
+            tqdm(
+                total=training.max_steps,
+                initial=self.step,
+                desc=self.run_dir.name,
+                unit="step",
+                disable=not distributed.is_main(),
+            ) as bar,
+        ):
             while self.step < training.max_steps:
                 started = time.perf_counter()
                 self.train_step(batches)
@@ -100,8 +108,12 @@ class Trainer:
                     bar.set_postfix(self._preview())
                 if training.export_every and self._due(training.export_every):
                     self._export(weights_folder(self.run_dir, self.step))
-                if self._due(training.checkpoint_every):
+                stopping = stop.anywhere()
+                if self._due(training.checkpoint_every) or stopping:
                     self._save()
+                if stopping and self.step < training.max_steps:
+                    self.log.close()
+                    raise RunStoppedError(f"stopped after step {self.step} of {training.max_steps}")
         self._check_weights(frozen)
         self._finish(frozen)
 

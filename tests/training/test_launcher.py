@@ -44,7 +44,7 @@ class Launcher:
             "DS_ACCELERATOR": "cpu",
             "OMP_NUM_THREADS": "1",
             "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         }
 
     def start(self, name: str, *overrides: str) -> subprocess.Popen[str]:
@@ -153,6 +153,25 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(stage_1, stage_2):
     # Stages 1 and 2 shard different things but sum the same numbers in the same order.
     assert losses(stage_2) == losses(stage_1)
     torch.testing.assert_close(exported(stage_2), exported(stage_1), rtol=0, atol=0)
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_says_so(launcher):
+    run_dir = launcher.folder / "asked"
+    command = [str(Path(sys.executable).with_name("lisa-video")), "train", str(launcher.config), "-n", "2"]
+    command += [f"run_dir={run_dir}", *SETTINGS, "training.zero_stage=1", "training.checkpoint_every=1000"]
+    long = "training.max_steps=1000"
+    process = subprocess.Popen([*command, long], env=launcher.environment, text=True, stderr=subprocess.PIPE)
+    _wait_until(lambda: len(read_metrics(run_dir)) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)  # what schedulers give
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    saved = int(next((run_dir / "checkpoints").glob("step-*")).name.removeprefix("step-"))
+    rows = [row["step"] for row in read_metrics(run_dir)]
+    assert rows == list(range(1, saved + 1)) and not (run_dir / "done.json").exists()
+    goes_on = subprocess.run([*command, f"training.max_steps={saved + 1}"], env=launcher.environment, check=False)
+    assert goes_on.returncode == 0
+    assert [row["step"] for row in read_metrics(run_dir)] == [*rows, saved + 1]
 
 
 def test_previews_of_fewer_clips_than_ranks_and_of_a_rest(stage_0, stage_1):

@@ -1,12 +1,15 @@
 """To resume is to run the same command again: bit for bit, whenever the run was cut off."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from lisa_video.errors import UserError
+from lisa_video.training.stopping import RunStoppedError
 from lisa_video.training.trainer import Trainer
 
 SIX = ("training.max_steps=6", "training.checkpoint_every=2", "preview.every=3", "preview.num_clips=1")
@@ -54,6 +57,26 @@ def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, 
     parts = train("parts", *settings)
     same_bits(parts, whole)
     assert [row["step"] for row in parts.rows if "denoising" in row] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(train, same_bits, monkeypatch, tmp_path, number):
+    settings = (*SIX, "training.checkpoint_every=100", "preview.every=0")
+    whole, train_step = train("whole", *settings), Trainer.train_step
+
+    def signalled(self, batches):
+        train_step(self, batches)
+        if self.step == 4:
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", signalled)
+        with pytest.raises(RunStoppedError, match="after step 4 of 6"):
+            train("parts", *settings)
+    assert [path.name for path in (tmp_path / "parts/checkpoints").glob("step-*")] == ["step-00000004"]
+    assert signal.getsignal(number) is handler
+    same_bits(train("parts", *settings), whole)
 
 
 def test_a_prolonged_run_is_not_done_until_it_is(train, cut_after, tmp_path):
