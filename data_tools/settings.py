@@ -12,6 +12,12 @@ from lisa_video.config.schema import Positive, Probability, Section
 Seconds = Annotated[float, Field(gt=0)]
 
 
+class SourceSettings(Section):
+    """Which files of the videos folder are looked at."""
+
+    ignore: tuple[str, ...] = (".*",)  # shell patterns of names of files and folders; every other file is tried
+
+
 class ProbeSettings(Section):
     """What counts as a video that can be used at all."""
 
@@ -48,10 +54,50 @@ class PoseSettings(Section):
     timeout_s: Seconds = 1800.0  # for one video
 
 
-class FilterSettings(Section):
-    """Thresholds of the rules, all in `data_tools/rules.py`; null turns a rule off."""
+class Limits(Section):
+    """What a rule's number has to lie between, limits included."""
 
-    preset: str | None = None  # placeholder, written by the filter room
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def check_limits(self) -> Limits:
+        """At least one limit, in order."""
+        if self.min is None and self.max is None:
+            raise ValueError("name a min, a max or both; to turn the rule off write null")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be above max")
+        return self
+
+
+class FilterSettings(Section):
+    """Limits of the rules in `data_tools/rules.py`, which say what each number means; null turns a rule off.
+
+    In the order of the rules. A "person size" is the diagonal of the box of the visible body joints.
+    """
+
+    people: Limits | None = Limits(min=1, max=1)  # in view at once; bystanders below 0.4 of the size do not count
+    seen: Limits | None = Limits(min=0.9)  # share of frames
+    track_breaks: Limits | None = Limits(max=1)  # count
+    person_jump: Limits | None = Limits(max=0.5)  # person sizes between two frames
+    person_size: Limits | None = Limits(min=0.3)  # share of the frame's shorter side
+    visible_joints: Limits | None = Limits(min=0.5)  # share of the 17 body joints
+    visible_torso: Limits | None = Limits(min=0.5)  # share of frames
+    body_score: Limits | None = Limits(min=0.5)  # mean score of the drawn joints
+    hand_score: Limits | None = None  # mean score, whole-body layouts only
+    face_score: Limits | None = None  # likewise
+    jitter: Limits | None = Limits(max=0.02)  # person sizes, standard deviation per axis
+    motion: Limits | None = Limits(min=0.05, max=4.0)  # person sizes per second
+    black_frames: Limits | None = Limits(max=0.05)  # share of frames
+    frozen_frames: Limits | None = Limits(max=0.25)  # share of frames
+    sharpness: Limits | None = Limits(min=0.4)  # 0 blurred to 1 sharp
+    borders: Limits | None = Limits(max=0.05)  # share of height or width
+    fixed_text: Limits | None = Limits(max=0.4)  # evidence, 0 to 1
+    sudden_text: Limits | None = Limits(max=0.25)  # evidence, 0 to 1
+    cut: Limits | None = Limits(max=3.0)  # times the neighbouring changes
+    short_side: Limits | None = Limits(min=64)  # pixels; raise it to about the training size
+    aspect: Limits | None = Limits(max=2.5)  # longer over shorter side
+    fps_deviation: Limits | None = Limits(max=0.1)  # relative
 
 
 class ManifestSettings(Section):
@@ -66,13 +112,14 @@ class EngineSettings(Section):
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive | None = None  # processes; null: one a core, or one a GPU for a detector on `cuda`
-    memory_mib: Positive | None = None  # address space of a worker; null: no limit
-    address: str | None = None  # ray: cluster address; null: a local Ray
+    memory_mib: Positive | None = None  # address space of a worker; null: no limit. CUDA reserves far more than it uses
+    address: str | None = None  # ray: address of a cluster, such as "auto"; null: a Ray on this machine, for this job
 
 
 class BuildSettings(Section):
     """All of it."""
 
+    sources: SourceSettings = SourceSettings()
     probe: ProbeSettings = ProbeSettings()
     shots: ShotSettings = ShotSettings()
     clips: ClipSettings = ClipSettings()

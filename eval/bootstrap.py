@@ -7,10 +7,11 @@ nothing about other training seeds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 RESAMPLES = 4000
 _PERCENTILES = (2.5, 97.5)
@@ -31,18 +32,26 @@ class Estimate:
 
 
 def ratio_estimate(
-    correct: Int[np.ndarray, " N"], visible: Int[np.ndarray, " N"], *, seed: int, resamples: int = RESAMPLES
+    correct: Real[np.ndarray, " N"], visible: Int[np.ndarray, " N"], *, seed: int, resamples: int = RESAMPLES
 ) -> Estimate:
-    """Micro average sum(correct) / sum(visible) over N clips.
+    """Micro average sum(correct) / sum(visible) over N clips; NaN where nothing is visible.
 
     Args:
-        correct: joints found, per clip.
-        visible: joints to be found, per clip; not all zero.
+        correct: joints found, or a sum over joints, per clip.
+        visible: joints to be found, per clip.
         seed: of the resampling.
         resamples: bootstrap draws.
     """
-    weights = _draws(len(visible), seed, resamples)
-    return _estimate(correct.sum() / visible.sum(), _ratios(weights, correct, visible))
+    if not visible.any():
+        return Estimate(math.nan, math.nan, math.nan)
+    weights = clip_draws(len(visible), seed, resamples)
+    return estimate(correct.sum() / visible.sum(), _ratios(weights, correct, visible))
+
+
+def mean_estimate(values: Float[np.ndarray, " N"], *, seed: int, resamples: int = RESAMPLES) -> Estimate:
+    """Mean over N clips; clips without a value (NaN) are left out, NaN if none is left."""
+    known = np.isfinite(values)
+    return ratio_estimate(np.where(known, values, 0.0), known.astype(np.int64), seed=seed, resamples=resamples)
 
 
 def paired_difference_estimate(
@@ -62,12 +71,12 @@ def paired_difference_estimate(
         seed: of the resampling.
         resamples: bootstrap draws.
     """
-    weights = _draws(len(visible), seed, resamples)
+    weights = clip_draws(len(visible), seed, resamples)
     gains = correct_b - correct_a
-    return _estimate(gains.sum() / visible.sum(), _ratios(weights, gains, visible))
+    return estimate(gains.sum() / visible.sum(), _ratios(weights, gains, visible))
 
 
-def _draws(count: int, seed: int, resamples: int) -> Int[np.ndarray, "R N"]:
+def clip_draws(count: int, seed: int, resamples: int = RESAMPLES) -> Int[np.ndarray, "R N"]:
     """How often each clip is drawn in each resample."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=resamples)
 
@@ -80,6 +89,7 @@ def _ratios(weights: np.ndarray, part: np.ndarray, whole: np.ndarray) -> Float[n
     return ratios
 
 
-def _estimate(value: float, draws: np.ndarray) -> Estimate:
+def estimate(value: float, draws: Float[np.ndarray, " R"]) -> Estimate:
+    """A number with the interval of its values in the draws."""
     low, high = np.percentile(draws, _PERCENTILES)
     return Estimate(float(value), float(low), float(high))

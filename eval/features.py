@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from lisa_video.pose.detector import network_input
-from lisa_video.pose.keypoint_net import KeypointNet, weights_digest
+from lisa_video.pose.keypoint_net import KeypointNet, network_input, weights_digest
 
 
 class FeatureExtractor(ABC):
@@ -36,6 +35,9 @@ class FeatureExtractor(ABC):
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """Everything that changes the features: weights, resizing, number range, pooling; JSON values."""
+
+    def check_length(self, frames: int) -> None:  # noqa: B027 (most networks take any length)
+        """Raise a `UserError` if the network does not take clips of so many frames; before anything is decoded."""
 
     @abstractmethod
     def features(self, videos: UInt8[np.ndarray, "N F H W 3"]) -> Float[np.ndarray, "N D"]:

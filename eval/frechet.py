@@ -96,9 +96,6 @@ def frechet_distance(
 ) -> float:
     """Squared Frechet distance of the normal distributions with these moments; 0 for equal ones, never negative.
 
-    The trace of (C1^½ C2 C1^½)^½ is the sum of the singular values of C1^½ C2^½. That form keeps its accuracy when
-    there are fewer clips than dimensions, where the square root of a rounding error near 0 would be a large error.
-
     Args:
         a: one set.
         b: the other set.
@@ -109,9 +106,22 @@ def frechet_distance(
     """
     if a.dimension != b.dimension:
         raise _dimension_error(b.dimension, a.dimension)
-    first, second = a.covariance(kind), b.covariance(kind)
-    overlap = np.linalg.svd(_square_root(first) @ _square_root(second), compute_uv=False).sum()
-    distance = np.sum((a.mean - b.mean) ** 2) + np.trace(first) + np.trace(second) - 2.0 * overlap
+    return _distance(a.mean, _square_root(a.covariance(kind)), b.mean, _square_root(b.covariance(kind)))
+
+
+def frechet_of_features(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]) -> float:
+    """`frechet_distance` with unbiased covariances of features in memory: quicker, for many draws from the same."""
+    return _distance(a.mean(axis=0), _root_of_rows(a), b.mean(axis=0), _root_of_rows(b))
+
+
+def _distance(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
+    """The formula above, with any matrices R for which R.T @ R is the covariance.
+
+    The trace of (C1^½ C2 C1^½)^½ is the sum of the singular values of R1 R2.T. That form keeps its accuracy when
+    there are fewer clips than dimensions, where the square root of a rounding error near 0 would be a large error.
+    """
+    overlap = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    distance = np.sum((mean_a - mean_b) ** 2) + np.sum(root_a**2) + np.sum(root_b**2) - 2.0 * overlap
     return max(0.0, float(distance))
 
 
@@ -120,6 +130,14 @@ def _square_root(covariance: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D
     values, vectors = np.linalg.eigh(covariance)
     root: np.ndarray = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T
     return root
+
+
+def _root_of_rows(rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "R D"]:
+    """Deviations from the mean, rotated into at most D rows."""
+    deviations: np.ndarray = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
+    if len(rows) > rows.shape[1]:
+        deviations = np.asarray(np.linalg.qr(deviations, mode="r"))
+    return deviations
 
 
 def _dimension_error(got: int, expected: int) -> UserError:

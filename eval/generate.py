@@ -31,6 +31,7 @@ from lisa_video.processes import end_with_parent
 # Clips are sampled in groups of fixed members, whatever the number of processes and whatever is there already: their
 # noise is their own, but a batch of another size may round differently.
 _GROUP = 4
+_TRAINING_ONLY = {"num_workers", "flip_probability", "buckets", "max_upscale", "cache"}
 _logger = logging.getLogger(__name__)
 
 Source = Literal["controlled", "uncontrolled", "codec"]
@@ -79,7 +80,7 @@ class GenerationJob:
         config = self.config
         facts: dict[str, Any] = {
             "backbone": config.backbone.model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json", exclude={"num_workers", "flip_probability"}),
+            "data": config.data.model_dump(mode="json", exclude=_TRAINING_ONLY),
             "manifest": file_digest(config.data.manifest),
         }
         if self.source != "codec":

@@ -19,7 +19,7 @@ from eval.scoring import GeneratedClip, score_clips
 from lisa_video.config.schema import RunConfig
 from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
-from lisa_video.pose.detector import KeypointNetDetector
+from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 from lisa_video.training.metrics import read_metrics
 
 _SHOWN_OF_EACH = 2

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from lisa_video.config.load import dump_config
 from lisa_video.config.schema import RunConfig
-from lisa_video.data.clips import check_manifest_fits
+from lisa_video.data.buckets import plan_buckets
+from lisa_video.data.clips import PoseClipDataset, check_manifest_fits
 from lisa_video.data.manifest import Manifest, Split
 from lisa_video.errors import UserError
 from lisa_video.models.build import backbone_module, build_backbone, build_denoiser, check_size, parameter_counts
+from lisa_video.pose.detectors.load import detector_settings
 from lisa_video.training.run_dir import check_unchanged
 
 _MIN_FREE_BYTES = 512 * 2**20
@@ -26,12 +28,11 @@ def check_run(config: RunConfig) -> None:
     """
     check_unchanged(Path(config.run_dir), config)
     data = config.data
-    for split in _SPLITS:
-        check_manifest_fits(Manifest(data.manifest, split), data.num_frames, data.frame_stride, data.size)
+    PoseClipDataset.for_training(data, config.seed).check()
+    check_manifest_fits(Manifest(data.manifest, "val"), data.num_frames, data.frame_stride, data.size)
     backbone_module(config.backbone.name).check_layout(config.backbone.path)
-    detector = config.preview.detector
-    if config.preview.every and detector is not None and not Path(detector).is_dir():
-        raise UserError("no such folder", where=f"preview.detector: {detector}", remedy="set it to null, or train one")
+    if config.preview.every and config.preview.detector is not None:
+        detector_settings(config.preview.detector, key="preview.detector")
     check_disk(Path(config.run_dir))
 
 
@@ -73,4 +74,8 @@ def describe_run(config: RunConfig) -> str:
         f"parameters: {counts['frozen']:,} frozen, {counts['branch']:,} side branch, "
         f"{counts['decoder']:,} LISA decoder ({counts['decoder_share']:.2%} of the branch)",
     ]
+    if config.data.buckets is not None:
+        notes.append(
+            f"clips in buckets: {plan_buckets(Manifest(config.data.manifest, 'train'), config.data).describe()}"
+        )
     return dump_config(config) + "".join(f"# {note}\n" for note in notes)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from data_tools.cli import data_app
 from lisa_video.errors import UserError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate trained runs.")
 app.add_typer(eval_app, name="eval")
+app.add_typer(data_app, name="data")
 
 _DETECTOR = str(Path(__file__).parent / "assets" / "keypoint_net")
 _KEYPOINT_STEPS = 3600  # of the embedded detector

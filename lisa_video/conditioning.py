@@ -1,4 +1,4 @@
-"""From a batch of pixels to what the objective sees: latents, the reference condition, and dropped conditions."""
+"""From a batch of clips to what the objective sees: latents, the reference condition, and dropped conditions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class EncodedBatch(NamedTuple):
 
 @torch.no_grad()
 def encode_batch(codec: Codec, batch: ClipBatch, settings: ConditioningConfig, seed: int) -> EncodedBatch:
-    """Encode pixels and drop conditions, as functions of (seed, sample position) only."""
+    """Encode what is not encoded yet and drop conditions, as functions of (seed, sample position) only.
+
+    The reference is always encoded here: its latents are of the picture plus noise of the sample's own.
+    """
     positions = tuple(batch.positions.tolist())
     reference = batch.reference
     condition = codec.encode_reference(
@@ -41,11 +44,12 @@ def encode_batch(codec: Codec, batch: ClipBatch, settings: ConditioningConfig, s
         batch.fps,
         noise_aug_strength=settings.noise_aug_strength,
         motion_bucket_id=settings.motion_bucket_id,
+        embedding=batch.embedding,
     )
     u_image = uniform(seed, positions, "image dropout", reference.device)
     u_pose = uniform(seed, positions, "pose dropout", reference.device)
     return EncodedBatch(
-        latents=codec.encode_video(batch.frames),
+        latents=codec.encode_video(batch.frames) if batch.latents is None else batch.latents,
         condition=drop_image(condition, u_image, settings.image_dropout),
         pose_maps=drop_pose(batch.pose_maps, u_pose, settings.pose_dropout),
         positions=positions,

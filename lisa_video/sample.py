@@ -14,7 +14,7 @@ from lisa_video.data.geometry import Geometry
 from lisa_video.data.video_io import probe, read_frames, write_video
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseVideoPipeline
-from lisa_video.pose.detector import KeypointNetDetector
+from lisa_video.pose.detectors.load import detector_from
 from lisa_video.pose.keypoints import Keypoints, load_keypoints
 from lisa_video.pose.render import draw_pose_maps
 
@@ -40,7 +40,7 @@ def sample_video(
         reference: picture, or video whose first frame is taken.
         pose: driving video, or keypoint file in pixels of the reference.
         seed: of the noise.
-        detector: keypoint network, for a driving video.
+        detector: for a driving video; see `detector_from`.
         keypoints_fps: frames per second of a keypoint file; videos know their own.
         overrides: settings of the run to change, such as `sampling.num_steps=50`.
 
@@ -94,7 +94,7 @@ def _driving_pose(
     else:
         info = probe(pose)
         _check_length(pose, info.num_frames, chosen)
-        keypoints = KeypointNetDetector.from_pretrained(detector).detect(read_frames(pose, chosen))
+        keypoints = detector_from(detector).detect(read_frames(pose, chosen), info.fps / stride)
         source_size, fps = (info.height, info.width), info.fps
     return Geometry(source_size, size, mirror=False).apply_keypoints(keypoints), fps / stride
 

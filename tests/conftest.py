@@ -82,6 +82,16 @@ def tiny_parts(tiny_checkpoint) -> BackboneParts:
 
 
 @pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory, tiny_settings) -> Path:
+    """A latent cache in float32 of the clips of `tiny_settings`, mirrored too. Read only."""
+    from data_tools.cache import build_cache  # imports litdata, which most rooms do not need
+
+    folder = tmp_path_factory.mktemp("cache") / "cache"
+    build_cache(parse_config({"run_dir": "unused", **tiny_settings}, "cache"), folder, dtype="float32")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory, tiny_settings) -> Path:
     """Folder of two finished runs of two steps, `baseline` and `lisa`. Only their `eval/` may change."""
     # Here, because these import deepspeed, which most rooms do not need.

@@ -10,7 +10,7 @@ import yaml
 
 from lisa_video import quickstart
 from lisa_video.errors import UserError
-from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET
+from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET
 from lisa_video.quickstart import CONFIG, run_quickstart
 
 

@@ -12,7 +12,7 @@ from lisa_video.data.manifest import Manifest
 from lisa_video.data.video_io import probe, read_frames, write_video
 from lisa_video.errors import UserError
 from lisa_video.pipeline import PoseVideoPipeline
-from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET
+from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET
 from lisa_video.pose.keypoints import Keypoints, load_keypoints, save_keypoints
 from lisa_video.sample import sample_video
 

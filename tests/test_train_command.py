@@ -75,7 +75,7 @@ def test_a_folder_of_other_weights(refused, tmp_path):
 
 def test_no_detector(refused, tmp_path):
     overrides = ("preview.every=1", f"preview.detector={tmp_path / 'none'}")
-    assert "none: no such folder. Remedy: set it to null, or train one." in refused(*overrides)
+    assert "none: no such detector. Remedy: name mediapipe, keypoint_net," in refused(*overrides)
 
 
 def test_a_full_disk(refused, tmp_path, monkeypatch):

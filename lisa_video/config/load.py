@@ -1,46 +1,70 @@
-"""YAML and `a.b=c` overrides -> `RunConfig`, and back. Unknown keys are refused with the nearest known one."""
+"""YAML and `a.b=c` overrides -> settings, and back. Unknown keys are refused with the nearest known one."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from lisa_video.config.schema import RunConfig
+from lisa_video.config.schema import RunConfig, Section
 from lisa_video.errors import UserError
+
+SomeSection = TypeVar("SomeSection", bound=Section)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a config file and apply overrides such as `optimizer.lr=1e-4` or `lisa=null`.
+    """Read the config file of a run and apply overrides such as `optimizer.lr=1e-4` or `lisa=null`.
 
     Raises:
         UserError: no such file, not YAML, an unknown key, or a value that breaks a rule.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError("no such config file", where=path, remedy="name a file of configs/ or one of your own")
+    return load_settings(RunConfig, path, overrides)
+
+
+def load_settings(
+    schema: type[SomeSection], paths: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()
+) -> SomeSection:
+    """Read settings files of any schema, later ones over earlier ones, and apply overrides.
+
+    Args:
+        schema: what the files hold.
+        paths: a YAML file, or several; none for the defaults, if the schema has them all.
+        overrides: such as `optimizer.lr=1e-4`.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key, or a value that breaks a rule.
+    """
+    files = [paths] if isinstance(paths, str | Path) else paths
     for item in overrides:
         if "=" not in item or item.startswith("-"):
             raise UserError(f"not an override: {item!r}", remedy="write overrides as section.key=value")
+    where = " + ".join(map(str, files)) or "defaults"
     try:
-        tree = OmegaConf.load(path)
-        if not isinstance(tree, DictConfig):
-            raise UserError("the file is not a mapping", where=path, remedy="start from a file of configs/")
-        _refuse_unknown(RunConfig, OmegaConf.to_container(tree), str(path))
+        tree = OmegaConf.merge(*(_read_tree(schema, Path(path)) for path in files)) if files else OmegaConf.create()
         for item in overrides:
             key, _, value = item.partition("=")
-            _refuse_unknown(RunConfig, _nested(key), f"override {item!r}")
+            _refuse_unknown(schema, _nested(key), f"override {item!r}")
             OmegaConf.update(tree, key, yaml.safe_load(value), merge=False, force_add=True)
         values = OmegaConf.to_container(tree, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the config ({error})", where=path, remedy="correct the YAML") from error
-    return parse_config(values, str(path))
+        raise UserError(f"cannot read the config ({error})", where=where, remedy="correct the YAML") from error
+    return _parse(schema, values, where)
+
+
+def _read_tree(schema: type[Section], path: Path) -> DictConfig:
+    if not path.is_file():
+        raise UserError("no such config file", where=path, remedy="name a file of configs/ or one of your own")
+    tree = OmegaConf.load(path)
+    if not isinstance(tree, DictConfig):
+        raise UserError("the file is not a mapping", where=path, remedy="start from a file of configs/")
+    _refuse_unknown(schema, OmegaConf.to_container(tree), str(path))
+    return tree
 
 
 def parse_config(values: Any, where: str) -> RunConfig:
@@ -49,17 +73,20 @@ def parse_config(values: Any, where: str) -> RunConfig:
     Raises:
         UserError: the first rule that is broken, with its key.
     """
+    return _parse(RunConfig, values, where)
+
+
+def _parse(schema: type[SomeSection], values: Any, where: str) -> SomeSection:
     try:
-        return RunConfig.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "config"
-        raise UserError(
-            f"{key}: {first['msg']}", where=where, remedy=f"correct {key}; see lisa_video/config/schema.py"
-        ) from error
+        source = schema.__module__.replace(".", "/") + ".py"
+        raise UserError(f"{key}: {first['msg']}", where=where, remedy=f"correct {key}; see {source}") from error
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: Section) -> str:
     """The resolved config as YAML; itself a valid config file."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 

@@ -26,7 +26,10 @@ class DataConfig(Section):
     num_frames: Positive = 14  # frames of a training clip
     frame_stride: Positive = 1  # frames of a record from one training frame to the next
     size: tuple[Positive, Positive] = (512, 512)  # height, width in pixels
+    buckets: tuple[tuple[Positive, Positive, Positive], ...] | None = None  # (height, width, frames) of training clips
+    max_upscale: Annotated[float, Field(ge=1)] = 1.25  # clips that no bucket takes without growing more are left out
     flip_probability: Probability = 0.5  # mirrored, pose with it
+    cache: str | None = None  # folder or URL of a latent cache (`lisa-video data cache`); null: videos are decoded
     num_workers: Annotated[int, Field(ge=0)] = 2  # decoding processes a rank
 
 
@@ -96,7 +99,7 @@ class TrainingConfig(Section):
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
-    export_every: Annotated[int, Field(ge=0)] = 0  # steps between weights that are all kept, for evaluation; 0: newest only
+    export_every: Annotated[int, Field(ge=0)] = 0  # steps between weights kept for evaluation; 0: newest only
 
 
 class SamplingConfig(Section):
@@ -148,6 +151,8 @@ class RunConfig(Section):
             )
         if guided and self.conditioning.image_dropout == 0:
             raise ValueError("guidance other than 1 needs conditioning.image_dropout > 0")
-        if self.data.num_frames < 2:
-            raise ValueError("data.num_frames must be at least 2: the branch is temporal")
+        if min([self.data.num_frames, *(bucket[2] for bucket in self.data.buckets or ())]) < 2:
+            raise ValueError("data.num_frames, and frames of data.buckets, must be at least 2: the branch is temporal")
+        if self.data.buckets is not None and len(set(self.data.buckets)) != max(len(self.data.buckets), 1):
+            raise ValueError("data.buckets must be one or more different buckets, or null")
         return self

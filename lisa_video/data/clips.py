@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lisa_video.config.schema import DataConfig
 from lisa_video.data.batch import Clip, SampleKey, SkippedClip
+from lisa_video.data.buckets import Bucket, Plan, plan_buckets, span
+from lisa_video.data.cache_source import CacheSource
 from lisa_video.data.geometry import Geometry
-from lisa_video.data.loader import epoch_order
 from lisa_video.data.manifest import ClipRecord, Manifest, iter_records
-from lisa_video.data.video_io import read_frames
+from lisa_video.data.order import epoch_order
+from lisa_video.data.sources import ClipSource, VideoSource
 from lisa_video.errors import UserError
-from lisa_video.pose.keypoints import load_keypoints
 from lisa_video.pose.render import draw_pose_maps
 
 MAX_TRIES = 8
@@ -20,10 +22,10 @@ MAX_TRIES = 8
 
 
 class PoseClipDataset(Dataset[Clip]):
-    """Clips of a fixed length and size, a pure function of (settings, key).
+    """Clips of a fixed length and size, or of their buckets', a pure function of (settings, key).
 
     A clip that cannot be used (too short, unreadable, not as the manifest says) is skipped, and the next record in
-    the order of the same epoch takes its place; the returned clip lists what was skipped and why.
+    the order of the same epoch and bucket takes its place; the returned clip lists what was skipped and why.
 
     Args:
         manifest: the split to take clips from.
@@ -34,6 +36,8 @@ class PoseClipDataset(Dataset[Clip]):
         seed: of start frames, mirroring, and the order of replacements; the one given to the loader.
         random_start: draw the first frame and mirroring for each sample (training); else take the record's first
             frames as they are (validation).
+        plan: the bucket of each record; None: one bucket of `num_frames` and `size`.
+        source: where frames come from; None: the videos.
     """
 
     def __init__(
@@ -46,9 +50,35 @@ class PoseClipDataset(Dataset[Clip]):
         flip_probability: float = 0.0,
         seed: int = 0,
         random_start: bool = True,
+        plan: Plan | None = None,
+        source: ClipSource | None = None,
     ) -> None:
-        self.manifest, self.num_frames, self.frame_stride, self.size = manifest, num_frames, frame_stride, size
+        self.manifest, self.frame_stride = manifest, frame_stride
         self.flip_probability, self.seed, self.random_start = flip_probability, seed, random_start
+        everything = np.zeros(len(manifest), np.int16)
+        self.plan = plan if plan is not None else Plan((Bucket(*size, num_frames),), everything, 0, 0)
+        self.members = self.plan.members
+        self.source = source if source is not None else VideoSource(manifest)
+
+    @classmethod
+    def for_training(cls, data: DataConfig, seed: int) -> PoseClipDataset:
+        """The training split as a run sees it: in buckets, from the cache, if the config says so.
+
+        Raises:
+            UserError: not a manifest, no clip fits a bucket, or a cache that does not fit.
+        """
+        manifest = Manifest(data.manifest, "train")
+        plan = plan_buckets(manifest, data)
+        return cls(
+            manifest,
+            num_frames=data.num_frames,
+            frame_stride=data.frame_stride,
+            size=data.size,
+            flip_probability=data.flip_probability,
+            seed=seed,
+            plan=plan,
+            source=None if data.cache is None else CacheSource(manifest, plan, data),
+        )
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -61,63 +91,84 @@ class PoseClipDataset(Dataset[Clip]):
         """
         skipped: list[SkippedClip] = []
         for index in self._candidates(key):
-            record = self.manifest[index]
             try:
-                return self._load(record, key.position, tuple(skipped))
+                return self._load(index, key.position, tuple(skipped))
             except UserError as error:
-                skipped.append(SkippedClip(record.clip_id, str(error)))
-        reasons = "; ".join(f"{clip_id}: {reason.rstrip('.')}" for clip_id, reason in skipped)
-        raise UserError(
-            f"no usable clip among {len(skipped)} records ({reasons})",
-            where=self.manifest.path,
-            remedy="mend or remove these clips and build the manifest again",
-        )
+                skipped.append(SkippedClip(self.manifest[index].clip_id, str(error)))
+        raise self._nothing_usable(skipped)
+
+    def check(self) -> int:
+        """Check cheaply that the settings can be served: count what is too short, and load one clip.
+
+        Returns:
+            The number of records that are too short for their bucket; they will be skipped.
+
+        Raises:
+            UserError: no record is long enough, or none of the first that are can be loaded.
+        """
+        too_short = 0
+        long_enough: list[int] = []
+        records = (record for record in iter_records(self.manifest.path) if record.split == self.manifest.split)
+        for index, record in enumerate(records):
+            if self.plan.bucket_of[index] < 0:
+                continue
+            if record.num_frames < span(self._bucket(index).num_frames, self.frame_stride):
+                too_short += 1
+            elif len(long_enough) < MAX_TRIES:
+                long_enough.append(index)
+        if not long_enough:
+            num_frames = self.plan.buckets[0].num_frames
+            raise UserError(
+                f"none of the {too_short} clips of split {self.manifest.split!r} has the "
+                f"{span(num_frames, self.frame_stride)} frames that {num_frames} frames at stride "
+                f"{self.frame_stride} need",
+                where=self.manifest.path,
+                remedy="lower the number of frames or the stride, or build a data set of longer clips",
+            )
+        skipped: list[SkippedClip] = []
+        for index in long_enough:
+            try:
+                self._load(index, 0, ())
+                return too_short
+            except UserError as error:
+                skipped.append(SkippedClip(self.manifest[index].clip_id, str(error)))
+        raise self._nothing_usable(skipped)
 
     def _candidates(self, key: SampleKey) -> list[int]:
-        """The key's record, then those that follow it in the order of the key's epoch."""
-        num_clips = len(self.manifest)
-        order = epoch_order(key.position // num_clips, num_clips, self.seed)
+        """The key's record, then those that follow it in the order of the key's epoch and bucket."""
+        members = self.members[key.bucket]
+        epoch = (key.position if key.turn is None else key.turn) // len(members)
+        order = members[epoch_order(epoch, len(members), self.seed)]
         place = int(np.flatnonzero(order == key.index)[0])
-        return [int(order[(place + step) % num_clips]) for step in range(min(MAX_TRIES, num_clips))]
+        return [int(order[(place + step) % len(members)]) for step in range(min(MAX_TRIES, len(members)))]
 
-    def _load(self, record: ClipRecord, position: int, skipped: tuple[SkippedClip, ...]) -> Clip:
+    def _load(self, index: int, position: int, skipped: tuple[SkippedClip, ...]) -> Clip:
         """Read, move and draw one clip; any reason against it is a `UserError`."""
-        start, mirror = self._draw(record, position)
-        chosen = start + self.frame_stride * np.arange(self.num_frames)
-        keypoints = load_keypoints(self.manifest.resolve(record.keypoints))
-        if keypoints.num_frames != record.num_frames:
-            raise UserError(
-                f"{keypoints.num_frames} frames of keypoints for a clip of {record.num_frames} frames",
-                where=record.keypoints,
-                remedy="extract the poses of this clip again",
-            )
-        frames = read_frames(self.manifest.resolve(record.video), record.in_video(chosen))
-        if frames.shape[1:3] != (record.height, record.width):
-            raise UserError(
-                f"frames of {frames.shape[2]}x{frames.shape[1]} pixels, the manifest says "
-                f"{record.width}x{record.height}, in whose pixels the keypoints are",
-                where=record.video,
-                remedy="build the manifest again",
-            )
-        geometry = Geometry((record.height, record.width), self.size, mirror)
-        keypoints = geometry.apply_keypoints(keypoints.frames(chosen))
+        record, bucket = self.manifest[index], self._bucket(index)
+        start, mirror = self._draw(record, bucket.num_frames, position)
+        chosen = start + self.frame_stride * np.arange(bucket.num_frames)
+        geometry = Geometry((record.height, record.width), bucket.size, mirror)
+        content = self.source.read(index, record, chosen, geometry)
+        keypoints = geometry.apply_keypoints(content.keypoints)
         return Clip(
             clip_id=record.clip_id,
             position=position,
-            frames=_channels_first(geometry.apply_frames(frames)),
-            pose_maps=_channels_first(draw_pose_maps(keypoints, self.size)),
+            frames=_channels_first(content.frames),
+            pose_maps=_channels_first(draw_pose_maps(keypoints, bucket.size)),
             keypoints=keypoints,
             fps=record.clip_fps / self.frame_stride,
+            latents=None if content.latents is None else torch.from_numpy(content.latents),
+            embedding=None if content.embedding is None else torch.from_numpy(content.embedding),
             skipped=skipped,
         )
 
-    def _draw(self, record: ClipRecord, position: int) -> tuple[int, bool]:
+    def _draw(self, record: ClipRecord, num_frames: int, position: int) -> tuple[int, bool]:
         """Start frame within the record, and whether to mirror."""
-        slack = record.num_frames - _span(self.num_frames, self.frame_stride)
+        slack = record.num_frames - span(num_frames, self.frame_stride)
         if slack < 0:
             raise UserError(
-                f"{record.num_frames} frames, {self.num_frames} at stride {self.frame_stride} need "
-                f"{_span(self.num_frames, self.frame_stride)}",
+                f"{record.num_frames} frames, {num_frames} at stride {self.frame_stride} need "
+                f"{span(num_frames, self.frame_stride)}",
                 where=record.clip_id,
                 remedy="lower the number of frames or the stride, or leave the clip out",
             )
@@ -127,11 +178,20 @@ class PoseClipDataset(Dataset[Clip]):
         start = int(random.integers(0, slack, endpoint=True))
         return start, bool(random.random() < self.flip_probability)
 
+    def _bucket(self, index: int) -> Bucket:
+        return self.plan.buckets[int(self.plan.bucket_of[index])]
+
+    def _nothing_usable(self, skipped: list[SkippedClip]) -> UserError:
+        reasons = "; ".join(f"{clip_id}: {reason.rstrip('.')}" for clip_id, reason in skipped)
+        return UserError(
+            f"no usable clip among {len(skipped)} records ({reasons})",
+            where=self.manifest.path,
+            remedy="mend or remove these clips and build the manifest again",
+        )
+
 
 def check_manifest_fits(manifest: Manifest, num_frames: int, frame_stride: int, size: tuple[int, int]) -> int:
-    """Check cheaply, before any model is built, that the settings can be served from a manifest.
-
-    Reads the records as a stream and tries one clip: the first that is long enough.
+    """Check cheaply, before any model is built, that the settings can be served from a manifest's videos.
 
     Args:
         manifest: the split to take clips from.
@@ -143,30 +203,10 @@ def check_manifest_fits(manifest: Manifest, num_frames: int, frame_stride: int, 
         The number of records that are too short; they will be skipped.
 
     Raises:
-        UserError: no record is long enough, or the first that is cannot be loaded.
+        UserError: no record is long enough, or none of the first that are can be loaded.
     """
-    too_short, first_fit = 0, None
-    records = (record for record in iter_records(manifest.path) if record.split == manifest.split)
-    for index, record in enumerate(records):
-        if record.num_frames < _span(num_frames, frame_stride):
-            too_short += 1
-        elif first_fit is None:
-            first_fit = index
-    if first_fit is None:
-        raise UserError(
-            f"none of the {too_short} clips of split {manifest.split!r} has the "
-            f"{_span(num_frames, frame_stride)} frames that {num_frames} frames at stride {frame_stride} need",
-            where=manifest.path,
-            remedy="lower the number of frames or the stride, or build a data set of longer clips",
-        )
-    probe = PoseClipDataset(manifest, num_frames=num_frames, frame_stride=frame_stride, size=size, random_start=False)
-    probe._load(manifest[first_fit], 0, ())
-    return too_short
-
-
-def _span(num_frames: int, frame_stride: int) -> int:
-    """Frames of a record from the first to the last of a clip, both included."""
-    return (num_frames - 1) * frame_stride + 1
+    dataset = PoseClipDataset(manifest, num_frames=num_frames, frame_stride=frame_stride, size=size, random_start=False)
+    return dataset.check()
 
 
 def _channels_first(pictures: np.ndarray) -> torch.Tensor:

@@ -34,6 +34,11 @@ class Geometry:
             raise ValueError(f"sizes must be positive, not {self.source_size} and {self.target_size}")
 
     @property
+    def scale(self) -> float:
+        """By how much pictures grow; below 1 they shrink."""
+        return max(target / source for target, source in zip(self.target_size, self.source_size, strict=True))
+
+    @property
     def resized_size(self) -> tuple[int, int]:
         """(H, W) after scaling and before cropping: one side equals the target's, the other covers it."""
         (height, width), (target_height, target_width) = self.source_size, self.target_size

@@ -1,11 +1,10 @@
-"""The order of samples, and the loader that follows it: the same for any number of ranks and workers, from any point.
+"""The loader that follows the order of samples: the same for any number of ranks and workers, from any point.
 
 Everything is a function of the sample's position, so to resume is to start at another position.
 """
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -16,24 +15,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lisa_video.data.batch import Clip, ClipBatch, SampleKey, collate
+from lisa_video.data.order import ClipOrder
 from lisa_video.errors import UserError
 from lisa_video.processes import end_with_parent
 
 T = TypeVar("T")
-
-
-@functools.lru_cache(maxsize=2)
-def epoch_order(epoch: int, num_clips: int, seed: int) -> np.ndarray:
-    """The order of the records in an epoch: (num_clips,) int64, a permutation."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_clips)
-    order.flags.writeable = False  # it is cached
-    return order
-
-
-def record_index(position: int, num_clips: int, seed: int) -> int:
-    """Number of the record at a position of the run; each epoch has every record once."""
-    epoch, place = divmod(position, num_clips)
-    return int(epoch_order(epoch, num_clips, seed)[place])
 
 
 def shard(items: Sequence[T], rank: int, world_size: int) -> list[T]:
@@ -48,7 +34,7 @@ class PositionSampler(Sampler[list[SampleKey]]):
 
     The m-th micro-batch of all ranks together is the positions from start + m B W to start + (m + 1) B W - 1, of
     which rank r takes the r-th run of B. So as long as micro-batch size times ranks stays, so do the samples of
-    each optimizer step.
+    each optimizer step. All clips of a micro-batch, over all ranks, are of one bucket.
 
     Args:
         num_clips: records in the split.
@@ -57,26 +43,37 @@ class PositionSampler(Sampler[list[SampleKey]]):
         world_size: W, number of ranks.
         start_position: first position of the first micro-batch: the samples seen so far.
         seed: of the epochs' orders.
+        members: record numbers of each bucket; None: all records are one bucket.
+
+    Raises:
+        UserError: with several buckets, the start would be within a micro-batch of all ranks.
     """
 
     def __init__(
-        self, num_clips: int, micro_batch_size: int, rank: int, world_size: int, start_position: int, seed: int
+        self,
+        num_clips: int,
+        micro_batch_size: int,
+        rank: int,
+        world_size: int,
+        start_position: int,
+        seed: int,
+        members: Sequence[np.ndarray] | None = None,
     ) -> None:
         if num_clips < 1 or micro_batch_size < 1 or start_position < 0 or not 0 <= rank < world_size:
             raise ValueError(
                 f"impossible order: {num_clips} clips, micro-batch {micro_batch_size}, rank {rank} of {world_size}, "
                 f"start {start_position}"
             )
-        self.num_clips, self.seed = num_clips, seed
         self.micro_batch_size, self.stride = micro_batch_size, micro_batch_size * world_size
+        self.order = ClipOrder([np.arange(num_clips)] if members is None else members, self.stride, seed)
+        self.order.check_start(start_position)
         self.first_position = start_position + rank * micro_batch_size
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """Micro-batches from the start position on, without end."""
         first = self.first_position
         while True:
-            positions = range(first, first + self.micro_batch_size)
-            yield [SampleKey(position, record_index(position, self.num_clips, self.seed)) for position in positions]
+            yield [self.order.key(position) for position in range(first, first + self.micro_batch_size)]
             first += self.stride
 
 
@@ -139,6 +136,7 @@ def build_loader(
     world_size: int = 1,
     start_position: int = 0,
     seed: int = 0,
+    members: Sequence[np.ndarray] | None = None,
     num_workers: int = 0,
     prefetch_factor: int = 2,
     pin_memory: bool = False,
@@ -147,7 +145,7 @@ def build_loader(
 
     Give the dataset the same `seed`, so that its replacements for broken clips follow the same order.
     """
-    sampler = PositionSampler(num_clips, micro_batch_size, rank, world_size, start_position, seed)
+    sampler = PositionSampler(num_clips, micro_batch_size, rank, world_size, start_position, seed, members)
     return ClipLoader(dataset, sampler, num_workers=num_workers, prefetch_factor=prefetch_factor, pin_memory=pin_memory)
 
 

@@ -1,12 +1,14 @@
-"""Video files in and out: frames by number through decord, H.264 through PyAV.
+"""Video files in and out: exact frames by number, through decord and PyAV; H.264 through PyAV.
 
-The only door to both libraries. A reader is opened for each call and never kept, so nothing of it can be shared
-with a forked worker (decord fails there).
+decord serves files whose frames it numbers rightly (`VideoIndex.plain`); PyAV serves all others, and reads clips in
+pieces. A reader is opened for each call and never kept, so nothing of it can be shared with a forked worker (decord
+fails there).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,14 +19,16 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Int, UInt8
 
+from lisa_video.data.video_index import VideoIndex, VideoReadError, index_video, opened
 from lisa_video.errors import UserError
+
+__all__ = ["VideoInfo", "VideoReadError", "iter_frames", "probe", "read_frames", "shrunk", "write_video"]
 
 # What FFmpeg has to say about a bad file is in our own error.
 decord.logging.set_level(decord.logging.QUIET)
+av.logging.set_level(None)
 
-
-class VideoReadError(UserError):
-    """A video file that is missing, damaged, of an unknown format, or too short for the frames asked for."""
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class VideoInfo:
     """What a video file holds.
 
     Attributes:
-        num_frames: frames that the container lists.
+        num_frames: frames that are shown, counted from the packets.
         width: of the decoded frames, pixels.
         height: of the decoded frames, pixels.
         fps: average frames per second.
@@ -50,9 +54,8 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         VideoReadError: the file cannot be opened, or its first frame cannot be decoded.
     """
-    reader = _open(path)
-    _, height, width, _ = _decode(reader, np.zeros(1, np.int64), path).shape
-    return VideoInfo(num_frames=len(reader), width=width, height=height, fps=float(reader.get_avg_fps()))
+    index = index_video(path)
+    return VideoInfo(num_frames=len(index), width=index.width, height=index.height, fps=index.fps)
 
 
 def read_frames(path: str | Path, indices: Int[np.ndarray, " F"]) -> UInt8[np.ndarray, "F H W 3"]:
@@ -68,16 +71,116 @@ def read_frames(path: str | Path, indices: Int[np.ndarray, " F"]) -> UInt8[np.nd
     Raises:
         VideoReadError: the file cannot be opened, ends before the last index, or is damaged there.
     """
+    index = _checked_index(path, indices)
+    if index.plain:
+        return _decode(_open(path), indices, path)
+    wanted, places = np.unique(indices, return_inverse=True)
+    frames: np.ndarray = np.concatenate(list(iter_frames(path, wanted, _CHUNK)))[places]
+    return frames
+
+
+def iter_frames(
+    path: str | Path, indices: Int[np.ndarray, " F"], chunk: int, max_side: int | None = None
+) -> Iterator[UInt8[np.ndarray, "f H W 3"]]:
+    """Decode frames in one pass, at most `chunk` of them in memory.
+
+    Args:
+        path: the video file.
+        indices: (F,) frame numbers from 0, strictly rising, at least one.
+        chunk: frames to yield at once.
+        max_side: larger frames are shrunk while they are decoded, see `shrunk`; None: full size.
+
+    Raises:
+        VideoReadError: the file cannot be opened, ends before the last index, or is damaged there.
+    """
+    index = _checked_index(path, indices)
+    if (np.diff(indices) <= 0).any():
+        raise ValueError("frame numbers must rise strictly")
+    size = shrunk((index.height, index.width), max_side)
+    ready: list[np.ndarray] = []
+    places = indices.tolist()
+    with opened(path) as container:
+        for number, frame in _numbered_frames(container, index, places[0]):
+            if number == places[len(ready)]:
+                ready.append(_pixels(frame, index.quarter_turns, size))
+            elif number > places[len(ready)]:
+                raise _damaged(indices, path, f"frame {places[len(ready)]} is missing")
+            if len(ready) == min(chunk, len(places)):
+                yield np.stack(ready)
+                places, ready = places[len(ready) :], []
+                if not places:
+                    return
+    raise _damaged(indices, path, f"frame {places[len(ready)]} is missing")
+
+
+def shrunk(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """(H, W) brought down so that the longer side is at most `max_side`, each side rounded and at least 1."""
+    if max_side is None or max(size) <= max_side:
+        return size
+    return max(1, round(size[0] * max_side / max(size))), max(1, round(size[1] * max_side / max(size)))
+
+
+def numbered_frames(path: str | Path) -> Iterator[tuple[int, av.VideoFrame | None]]:
+    """All frames of a video with their numbers, in one pass; None at each packet that cannot be decoded.
+
+    Raises:
+        VideoReadError: the file cannot be opened.
+    """
+    index = index_video(path)
+    with opened(path) as container:
+        yield from _numbered_frames(container, index, 0, tolerant=True)
+
+
+def _checked_index(path: str | Path, indices: np.ndarray) -> VideoIndex:
     if indices.size == 0 or indices.min() < 0:
         raise ValueError(f"indices must be one or more non-negative frame numbers, not {indices}")
-    reader = _open(path)
-    if indices.max() >= len(reader):
+    index = index_video(path)
+    if indices.max() >= len(index):
         raise VideoReadError(
-            f"frame {indices.max()} was asked for, the video has {len(reader)}",
+            f"frame {indices.max()} was asked for, the video has {len(index)}",
             where=path,
             remedy="shorten the clip or replace the video, then build the manifest again",
         )
-    return _decode(reader, indices, path)
+    return index
+
+
+def _numbered_frames(
+    container: av.container.InputContainer, index: VideoIndex, first: int, *, tolerant: bool = False
+) -> Iterator[tuple[int, av.VideoFrame | None]]:
+    """Frames with their numbers, from the key frame before `first` on; a broken packet gives (next number, None)."""
+    stream = container.streams.video[0]
+    if index.timed and first and (index.key_pts > index.pts[0]).any():
+        container.seek(int(index.pts[first]), stream=stream, backward=True)
+    number = -1
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if not tolerant:
+                raise
+            yield number + 1, None
+            continue
+        for frame in frames:
+            number = _number(frame, index, number)
+            if number >= 0:
+                yield number, frame
+
+
+def _number(frame: av.VideoFrame, index: VideoIndex, before: int) -> int:
+    """Number of a frame: by its time, or by counting; -1 for one that is not shown."""
+    if not index.timed:
+        return before + 1
+    place = int(np.searchsorted(index.pts, frame.pts)) if frame.pts is not None else len(index)
+    return place if place < len(index) and index.pts[place] == frame.pts else -1
+
+
+def _pixels(frame: av.VideoFrame, quarter_turns: int, size: tuple[int, int]) -> np.ndarray:
+    height, width = size if quarter_turns % 2 == 0 else size[::-1]
+    if (height, width) == (frame.height, frame.width):
+        picture = frame.to_ndarray(format="rgb24")
+    else:
+        picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
+    return np.rot90(picture, quarter_turns)
 
 
 def write_video(path: str | Path, frames: UInt8[np.ndarray, "F H W 3"], fps: float | int, *, crf: int = 14) -> None:
@@ -129,8 +232,6 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int) -> None:
 
 
 def _open(path: str | Path) -> decord.VideoReader:
-    if not Path(path).is_file():
-        raise VideoReadError("no such video", where=path, remedy="check the path, or build the manifest again")
     try:
         return decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
     except (RuntimeError, decord.DECORDError) as error:
@@ -148,28 +249,14 @@ def _decode(reader: decord.VideoReader, indices: np.ndarray, path: str | Path) -
         # decord 0.6 miscounts the channels of some widths up to 72 pixels (16, 24, 48, 72): its padded rows, 3 times
         # the width rounded up to 32, happen to be a multiple of the width there.
         if "size must exactly match" in str(error):
-            return _decode_sequentially(indices, path)
+            wanted, places = np.unique(indices, return_inverse=True)
+            whole: np.ndarray = np.concatenate(list(iter_frames(path, wanted, _CHUNK)))[places]
+            return whole
         raise _damaged(indices, path, error) from error
     return frames
 
 
-def _decode_sequentially(indices: np.ndarray, path: str | Path) -> np.ndarray:
-    """The same frames by PyAV, from the first one on: slow, for tiny pictures only."""
-    wanted = set(indices.tolist())
-    found: dict[int, np.ndarray] = {}
-    try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(container.streams.video[0])):
-                if number in wanted:
-                    found[number] = frame.to_ndarray(format="rgb24")
-                if len(found) == len(wanted):
-                    break
-        return np.stack([found[number] for number in indices.tolist()])
-    except (av.FFmpegError, KeyError) as error:
-        raise _damaged(indices, path, error) from error
-
-
-def _damaged(indices: np.ndarray, path: str | Path, error: Exception) -> VideoReadError:
+def _damaged(indices: np.ndarray, path: str | Path, error: Exception | str) -> VideoReadError:
     return VideoReadError(
         f"frames {indices.min()} to {indices.max()} cannot be decoded ({_first_line(error)})",
         where=path,
@@ -177,6 +264,6 @@ def _damaged(indices: np.ndarray, path: str | Path, error: Exception) -> VideoRe
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: Exception | str) -> str:
     # decord puts the time before and a C++ stack trace behind.
     return re.sub(r"^\[[\d:]+\] ", "", str(error)).strip().partition("\n")[0] or type(error).__name__

@@ -94,6 +94,10 @@ class Codec(nn.Module, ABC):
         """Scaled latents -> pixels in [-1, 1]."""
 
     @abstractmethod
+    def embed_reference(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T D"]:
+        """Reference image in [-1, 1] -> its tokens, which hold nothing of its noise."""
+
+    @abstractmethod
     def encode_reference(
         self,
         image: Float[Tensor, "B 3 H W"],
@@ -102,8 +106,9 @@ class Codec(nn.Module, ABC):
         *,
         noise_aug_strength: float,
         motion_bucket_id: float,
+        embedding: Float[Tensor, "B T D"] | None = None,
     ) -> Condition:
-        """Reference image in [-1, 1], and noise of its own, -> `Condition`."""
+        """Reference image in [-1, 1], and noise of its own, -> `Condition`; `embedding` if the tokens are known."""
 
 
 class BackboneParts(NamedTuple):

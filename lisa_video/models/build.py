@@ -89,11 +89,13 @@ def check_size(config: RunConfig, parts: BackboneParts) -> None:
         UserError: a side that the network cannot take.
     """
     multiple = parts.codec.latent_stride
-    for side in config.data.size:
+    sides = [("data.size", side) for side in config.data.size]
+    sides += [("data.buckets", side) for *size, _ in config.data.buckets or () for side in size]
+    for key, side in sides:
         if side % multiple:
             raise UserError(
                 f"frame side of {side} px, but the VAE goes down by {multiple}",
-                where="data.size",
+                where=key,
                 remedy=f"use multiples of {parts.codec.size_multiple} (best), or at least of {multiple}",
             )
 

@@ -102,6 +102,12 @@ def weights_digest(module: nn.Module) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def codec_digest(parts: BackboneParts) -> str:
+    """sha256 over the codec's weights and the contract: what encodes equal pixels to equal latents has an equal one."""
+    facts = json.dumps([weights_digest(parts.codec), parts.contract], sort_keys=True)
+    return f"sha256:{hashlib.sha256(facts.encode()).hexdigest()}"
+
+
 def weights_file_digest(folder: Path) -> str:
     """sha256 over the files of exported weights: the name of what was sampled.
 

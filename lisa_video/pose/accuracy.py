@@ -1,11 +1,12 @@
 """Pose accuracy (PCK): how many of the true joints were found near enough, as counts that can be added up.
 
-    PCK@t = #{visible true joints j : |p_j - q_j| <= t d} / #{visible true joints},   d = diagonal of the person's box
+    PCK@t = #{visible true joints j : |p_j - q_j| <= t d} / #{visible true joints},   d = size of the person
 
-`p` predicted and `q` true joint, in pixels; the box is that of the person's visible true joints in this frame.
-Sources: Yang and Ramanan, "Articulated Human Detection with Flexible Mixtures of Parts", PAMI 2013 (PCK); the
-diagonal of the keypoint box and the matching of people follow the image protocol published with LISA
-(arXiv 2606.27192): people are matched by Hungarian assignment on 1 - IoU of keypoint boxes, unmatched are misses.
+`p` predicted and `q` true joint, in pixels; the size is the diagonal of the box of the person's visible true joints
+in this frame, if no other normaliser is chosen. Sources: Yang and Ramanan, "Articulated Human Detection with Flexible
+Mixtures of Parts", PAMI 2013 (PCK); the diagonal of the keypoint box and the matching of people follow the image
+protocol published with LISA (arXiv 2606.27192): people are matched by Hungarian assignment on 1 - IoU of keypoint
+boxes, unmatched are misses.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Float, Int
 
+from lisa_video.pose.joint_errors import JointErrors, joint_errors
 from lisa_video.pose.keypoints import Keypoints
-from lisa_video.pose.skeleton import VISIBLE_SCORE
+from lisa_video.pose.person_size import Normaliser
 
 THRESHOLDS = (0.05, 0.1, 0.2)
-"""Fractions of the box diagonal at which accuracy is reported; the published image protocol uses 0.2."""
+"""Fractions of the person's size at which accuracy is reported; the published image protocol uses 0.2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,13 @@ class PCKCounts:
     """What PCK is made of, per frame index and joint; add counts of clips and ranks before dividing.
 
     Attributes:
-        thresholds: T fractions of the box diagonal.
+        thresholds: T fractions of the normaliser.
         correct: (T, F, K) visible true joints found within each threshold.
         visible: (F, K) visible true joints, the denominator.
         located: (F, K) visible true joints of matched people for which the prediction names a place at all.
         error_px: (F, K) sum of distances over the located joints, pixels.
-        error_diagonal: (F, K) sum of distances over the located joints, fractions of the box diagonal.
+        error_diagonal: (F, K) sum of distances over the located joints, fractions of the normaliser (by default the
+            diagonal of the box).
     """
 
     thresholds: tuple[float, ...]
@@ -90,7 +92,7 @@ class PCKCounts:
 
     @property
     def mean_error_diagonal(self) -> float:
-        """Mean distance of the located joints, fractions of the box diagonal; NaN when there are none."""
+        """Mean distance of the located joints, fractions of the normaliser; NaN when there are none."""
         return _ratio(self.error_diagonal.sum(), self.located.sum())
 
     def _correct(self, threshold: float) -> np.ndarray:
@@ -129,75 +131,36 @@ def total(counts: Iterable[PCKCounts]) -> PCKCounts:
     return sum(others, start=first)
 
 
-def count_correct(predicted: Keypoints, truth: Keypoints, thresholds: Sequence[float] = THRESHOLDS) -> PCKCounts:
-    """Compare predicted with true poses of the same frames.
-
-    A person is present in a frame if at least one of its joints is visible (score >= `VISIBLE_SCORE`). A true person
-    with fewer than two visible joints, or with all of them in one place, has no box diagonal and counts nothing.
-    The place of a predicted joint is judged whatever the joint's own score; NaN is a miss.
+def count_correct(
+    predicted: Keypoints,
+    truth: Keypoints,
+    thresholds: Sequence[float] = THRESHOLDS,
+    normaliser: Normaliser = "box",
+) -> PCKCounts:
+    """Compare predicted with true poses of the same frames; what counts and what is a miss, see `joint_errors`.
 
     Args:
         predicted: F frames, any number of people, pixels of the same frames as `truth`.
         truth: F frames, any number of people.
-        thresholds: fractions of the box diagonal.
+        thresholds: fractions of the normaliser.
+        normaliser: see `person_sizes`.
     """
-    if predicted.skeleton != truth.skeleton or predicted.num_frames != truth.num_frames:
-        raise ValueError(
-            f"prediction has {predicted.num_frames} frames of {predicted.skeleton}, "
-            f"truth has {truth.num_frames} of {truth.skeleton}"
-        )
-    counts = PCKCounts.zero(thresholds, truth.num_frames, truth.score.shape[-1])
-    limits = np.array(counts.thresholds)[:, None]
-    for frame in range(truth.num_frames):
-        true_xy, true_visible = truth.xy[frame].astype(np.float64), _visible(truth, frame)
-        found_xy, found_visible = predicted.xy[frame].astype(np.float64), _visible(predicted, frame)
-        partners = _match_people(_boxes(found_xy, found_visible), _boxes(true_xy, true_visible))
-        for person, box in _boxes(true_xy, true_visible).items():
-            diagonal = float(np.hypot(box[2] - box[0], box[3] - box[1]))
-            if diagonal == 0:
-                continue
-            counts.visible[frame] += true_visible[person]
-            if person not in partners:
-                continue
-            distance = np.linalg.norm(found_xy[partners[person]] - true_xy[person], axis=-1)
-            located = true_visible[person] & np.isfinite(distance)
-            distance = np.where(located, distance, 0.0)
-            counts.located[frame] += located
-            counts.error_px[frame] += distance
-            counts.error_diagonal[frame] += distance / diagonal
-            counts.correct[:, frame] += located & (distance <= limits * diagonal)
-    return counts
+    return counts_of(joint_errors(predicted, truth, normaliser), thresholds)
 
 
-def _visible(keypoints: Keypoints, frame: int) -> Bool[np.ndarray, "P K"]:
-    known = np.isfinite(keypoints.xy[frame]).all(axis=-1)
-    visible: np.ndarray = known & (keypoints.score[frame] >= VISIBLE_SCORE)
-    return visible
-
-
-def _boxes(xy: Float[np.ndarray, "P K 2"], visible: Bool[np.ndarray, "P K"]) -> dict[int, np.ndarray]:
-    """Boxes (left, top, right, bottom) of the visible joints, for those people who have any."""
-    return {
-        person: np.concatenate([xy[person, seen].min(axis=0), xy[person, seen].max(axis=0)])
-        for person, seen in enumerate(visible)
-        if seen.any()
-    }
-
-
-def _match_people(found: dict[int, np.ndarray], true: dict[int, np.ndarray]) -> dict[int, int]:
-    """True person -> predicted person, by Hungarian assignment on the cost 1 - IoU of their boxes."""
-    found_ids, true_ids = list(found), list(true)
-    if not found_ids or not true_ids:
-        return {}
-    cost = np.array([[1.0 - _iou(true[t], found[p]) for p in found_ids] for t in true_ids])
-    rows, columns = linear_sum_assignment(cost)
-    return {true_ids[row]: found_ids[column] for row, column in zip(rows, columns, strict=True)}
-
-
-def _iou(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
-    overlap = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0.0, None).prod()
-    union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - overlap
-    return _ratio(overlap, union) if union > 0 else 0.0
+def counts_of(errors: JointErrors, thresholds: Sequence[float] = THRESHOLDS) -> PCKCounts:
+    """Count the joints of a clip whose errors are known."""
+    located = errors.counted & np.isfinite(errors.distance_px)
+    distance = np.where(located, errors.distance_px, 0.0)
+    hits = np.array([errors.hits(float(threshold)) for threshold in thresholds])  # (T,F,P,K)
+    return PCKCounts(
+        thresholds=tuple(float(threshold) for threshold in thresholds),
+        correct=hits.sum(axis=2, dtype=np.int64),
+        visible=errors.counted.sum(axis=1, dtype=np.int64),
+        located=located.sum(axis=1, dtype=np.int64),
+        error_px=distance.sum(axis=1),
+        error_diagonal=(distance / np.where(errors.size_px > 0, errors.size_px, 1.0)[..., None]).sum(axis=1),
+    )
 
 
 def _ratio(part: float | np.number[Any], whole: float | np.number[Any]) -> float:

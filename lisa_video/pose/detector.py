@@ -1,27 +1,52 @@
-"""`PoseDetector`: the one face behind which any detector of poses stands, and the demo's own detector."""
+"""`PoseDetector`: the one face behind which any detector of poses stands."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
-from torch.nn import functional
+from jaxtyping import Float32, UInt8
 
-from lisa_video.pose.keypoint_net import KeypointNet, decode, weights_digest
+from lisa_video.config.detector import SmoothingSettings
 from lisa_video.pose.keypoints import Keypoints
+from lisa_video.pose.skeleton import skeleton_by_name
+from lisa_video.pose.smoothing import smooth
+from lisa_video.pose.tracking import track
 
-SHIPPED_KEYPOINT_NET = Path(__file__).parents[1] / "assets" / "keypoint_net"
-"""Folder of the network that was trained on the demo data; its `training.json` says how, and how well it does."""
 
-_BATCH = 64  # frames at a time, so that memory does not grow with the clip
+@dataclass(frozen=True)
+class People:
+    """The people of one frame, in any order.
+
+    Coordinates are pixels with (0, 0) at the outer corner of the frame's top left pixel, as in `Keypoints`.
+
+    Attributes:
+        xy: (P, K, 2) pixels; NaN where a joint is unknown.
+        score: (P, K) in [0, 1]; 0 where a joint is unknown.
+        box: (P, 5): left, top, right, bottom in pixels, and score in [0, 1].
+    """
+
+    xy: Float32[np.ndarray, "P K 2"]
+    score: Float32[np.ndarray, "P K"]
+    box: Float32[np.ndarray, "P 5"]
 
 
 class PoseDetector(ABC):
-    """Finds people's poses in the frames of one clip."""
+    """Finds people's poses in frames.
+
+    A detector says who is in a frame (`find`); people are followed from frame to frame here, alike for all.
+    """
+
+    max_people: int = 8
+    """Of one clip; those that are seen longest and largest are kept. `load_detector` sets it."""
+
+    smoothing: SmoothingSettings | None = None
+    """Of the joints' paths; None: positions stay as they were found. `load_detector` sets it."""
+
+    default_fps: ClassVar[float] = 25.0
 
     @property
     @abstractmethod
@@ -33,64 +58,61 @@ class PoseDetector(ABC):
     def digest(self) -> str:
         """`sha256:...` of its weights, for protocols."""
 
+    @property
     @abstractmethod
-    def detect(self, frames: UInt8[np.ndarray, "F H W 3"]) -> Keypoints:
-        """RGB frames in [0, 255] of any size -> poses in pixels of these frames."""
+    def skeleton(self) -> str:
+        """Name of the layout of its K joints."""
 
+    @abstractmethod
+    def find(self, frames: UInt8[np.ndarray, "F H W 3"]) -> list[People]:
+        """People of each frame by itself: nothing is remembered from one frame to the next.
 
-class KeypointNetDetector(PoseDetector):
-    """One person per frame, found by a `KeypointNet`; frames of other sizes are resized and poses mapped back.
+        Args:
+            frames: RGB in [0, 255], of any size; F may be 0.
 
-    Args:
-        net: a trained network.
-        digest: identity of its weights.
-        device: where to compute.
-    """
-
-    def __init__(self, net: KeypointNet, digest: str, device: str | torch.device = "cpu") -> None:
-        self.net = net.eval().to(device)
-        self._digest, self._device = digest, device
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> KeypointNetDetector:
-        """Load the network that `KeypointNet.save_pretrained` wrote.
-
-        Raises:
-            UserError: a file is missing or does not fit.
+        Returns:
+            F items.
         """
-        return cls(KeypointNet.from_pretrained(folder), weights_digest(folder), device)
 
-    @property
-    def name(self) -> str:
-        """See `PoseDetector`."""
-        return f"KeypointNet {self.net.size} px, {self.net.num_joints} joints, one person"
+    def detect(self, frames: UInt8[np.ndarray, "F H W 3"], fps: float = default_fps) -> Keypoints:
+        """`detect_chunks` for frames in memory; `fps` matters to smoothing, and to how long a track may pause."""
+        return self.detect_chunks([frames], fps)
 
-    @property
-    def digest(self) -> str:
-        """See `PoseDetector`."""
-        return self._digest
+    def detect_chunks(self, chunks: Iterable[UInt8[np.ndarray, "f H W 3"]], fps: float) -> Keypoints:
+        """Poses of the people of one clip, with identities; memory holds one chunk, and the poses.
 
-    @torch.inference_mode()
-    def detect(self, frames: UInt8[np.ndarray, "F H W 3"]) -> Keypoints:
-        """See `PoseDetector`; always exactly one person (P = 1)."""
-        height, width = frames.shape[1:3]
-        xy, score = [], []
-        for start in range(0, len(frames), _BATCH):
-            batch = network_input(frames[start : start + _BATCH], self.net.size, self._device)
-            batch_xy, batch_score = decode(self.net(batch), (height, width))
-            xy.append(batch_xy[:, None].cpu().numpy())
-            score.append(batch_score[:, None].cpu().numpy())
-        if not xy:
+        Args:
+            chunks: RGB frames in [0, 255] of a clip, in order, all of one size; at least one frame together.
+            fps: frames per second.
+
+        Returns:
+            In pixels of the frames. Track 0 is the main person: tracks are sorted by the area of their boxes summed
+            over the clip, and `max_people` of them are kept. NaN with score 0 where a person was not found. Without
+            people P is 0.
+        """
+        people = [found for chunk in chunks for found in self.find(chunk)]
+        if not people:
             raise ValueError("a clip without frames has no poses")
-        return Keypoints(np.concatenate(xy), np.concatenate(score), np.zeros(1, np.int64))
+        identities = track([frame.box for frame in people], fps)
+        keypoints = _join(people, identities, self.skeleton, self.max_people)
+        return keypoints if self.smoothing is None else smooth(keypoints, fps, self.smoothing)
 
 
-def network_input(
-    frames: UInt8[np.ndarray, "N H W 3"], size: int, device: str | torch.device = "cpu"
-) -> Float[Tensor, "N 3 h w"]:
-    """RGB frames in [0, 255] of any size -> (N, 3, size, size) in [-1, 1], what a `KeypointNet` wants."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float()
-    pixels = pixels.div(127.5).sub(1.0)
-    if pixels.shape[2:] != (size, size):
-        pixels = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    return pixels.contiguous(memory_format=torch.channels_last)
+def _join(people: list[People], identities: list[np.ndarray], skeleton: str, max_people: int) -> Keypoints:
+    count = 1 + max((int(ids.max()) for ids in identities if len(ids)), default=-1)
+    weight = np.zeros(count)
+    for found, ids in zip(people, identities, strict=True):
+        sides = found.box[:, 2:4] - found.box[:, :2]
+        weight[ids] += np.maximum(sides, 0).prod(axis=1)  # length of the track times its mean area, in the end
+    kept = np.argsort(-weight, kind="stable")[:max_people]
+    place = np.full(count, -1)
+    place[kept] = np.arange(len(kept))
+    joints = skeleton_by_name(skeleton).num_joints
+    xy = np.full((len(people), len(kept), joints, 2), np.nan, np.float32)
+    score = np.zeros((len(people), len(kept), joints), np.float32)
+    for frame, (found, ids) in enumerate(zip(people, identities, strict=True)):
+        chosen = place[ids] >= 0
+        xy[frame, place[ids][chosen]] = found.xy[chosen]
+        score[frame, place[ids][chosen]] = found.score[chosen]
+    score[np.isnan(xy).any(axis=-1)] = 0
+    return Keypoints(xy, score, np.arange(len(kept), dtype=np.int64), skeleton)

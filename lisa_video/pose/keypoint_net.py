@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -118,6 +119,17 @@ class KeypointNet(nn.Module):
                 remedy="train it with `lisa_video.pretraining.keypoints`, or name the folder that it was saved to",
             ) from error
         return net.eval()
+
+
+def network_input(
+    frames: UInt8[np.ndarray, "N H W 3"], size: int, device: str | torch.device = "cpu"
+) -> Float[Tensor, "N 3 h w"]:
+    """RGB frames in [0, 255] of any size -> (N, 3, size, size) in [-1, 1], what a `KeypointNet` wants."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float()
+    pixels = pixels.div(127.5).sub(1.0)
+    if pixels.shape[2:] != (size, size):
+        pixels = functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def decode(maps: KeypointMaps, size: tuple[int, int]) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from lisa_video.errors import UserError
 from lisa_video.pose.skeleton import skeleton_by_name
 
 KEYPOINTS_VERSION = 1
+_REMEDY = "extract the poses of this clip again"
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,29 @@ def load_keypoints(path: str | Path) -> Keypoints:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    remedy = "extract the poses of this clip again"
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read keypoints ({error})", where=path, remedy=_REMEDY) from error
+    return parse_keypoints(content, path)
+
+
+def parse_keypoints(content: bytes, where: str | Path) -> Keypoints:
+    """Read the bytes of a keypoint file; `where` names them in errors.
+
+    Raises:
+        UserError: they are damaged, or of another version.
+    """
     try:
         # Opened as an archive first: np.load would take a lone array (.npy) for a keypoint file too.
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+        with zipfile.ZipFile(io.BytesIO(content)), np.load(io.BytesIO(content), allow_pickle=False) as file:
             version = int(file["version"])
             if version != KEYPOINTS_VERSION:
                 raise UserError(
                     f"keypoint file has version {version}, this release reads {KEYPOINTS_VERSION}",
-                    where=path,
-                    remedy=remedy,
+                    where=where,
+                    remedy=_REMEDY,
                 )
             return Keypoints(file["xy"], file["score"], file["track_id"], str(file["skeleton"]))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read keypoints ({error})", where=path, remedy=remedy) from error
+        raise UserError(f"cannot read keypoints ({error})", where=where, remedy=_REMEDY) from error

@@ -1,6 +1,7 @@
 """Pose maps: keypoints drawn as coloured sticks on black, in the manner of OpenPose and DWPose.
 
-Sticks and discs are dimmed by the detector's confidence, so a doubtful joint weighs less than a sure one.
+Sticks and discs are dimmed by the detector's confidence, so a doubtful joint weighs less than a sure one. What is
+drawn of a layout, in which colours and how thick, stands in `lisa_video/pose/skeleton.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from lisa_video.pose.skeleton import DRAWN_SCORE, Skeleton, skeleton_by_name
 _STICK_WIDTH = 4 / 512
 """Of the picture's short side: OpenPose's 4 pixels at 512."""
 _MIN_STICK_PX = 1.5
-_DISC_TO_STICK = 1.0
-"""Radius of a joint's disc over the width of a stick."""
 
 # cv2's anti-aliased edges bleed outwards; measured, and taken off so that sizes hold on the picture.
 _STICK_BLEED_PX = 1.45
@@ -30,8 +29,8 @@ def draw_pose(
     """Draw the people of one frame, later people over earlier ones.
 
     A limb is drawn if both its ends reach `DRAWN_SCORE`, in its colour times the product of their scores; a joint
-    in the colour of the limb that ends in it, times its score. The neck is the midpoint of the shoulders and has
-    the lower one of their scores.
+    as a disc in its colour times its score. The neck is the midpoint of the shoulders and has the lower one of their
+    scores.
 
     Args:
         xy: (P, K, 2) pixels, (0, 0) is the outer corner of the top left pixel; NaN is not drawn.
@@ -90,8 +89,9 @@ def _draw_limbs(
     # A limb that points at the camera has no direction; the discs of its ends cover the place.
     visible = np.flatnonzero(drawn[starts] & drawn[ends] & (length > 1e-3))
     starts, ends, along, length = starts[visible], ends[visible], along[visible], length[visible]
-    half_width = max(stick_px - _STICK_BLEED_PX, 0.0) / 2
-    side = np.stack([-along[:, 1], along[:, 0]], axis=1) / length[:, None] * half_width
+    width = np.maximum(np.array(skeleton.limb_widths)[visible] * stick_px, _MIN_STICK_PX)
+    half_width = (np.maximum(width - _STICK_BLEED_PX, 0.0) / 2).astype(points.dtype)
+    side = np.stack([-along[:, 1], along[:, 0]], axis=1) / length[:, None] * half_width[:, None]
     quads = np.stack([points[starts] + side, points[ends] + side, points[ends] - side, points[starts] - side], axis=1)
     colors = np.array(skeleton.limb_colors)[visible] * (score[starts] * score[ends])[:, None]
     for quad, color in zip(_fixed_point(quads), colors.round().tolist(), strict=True):
@@ -101,11 +101,11 @@ def _draw_limbs(
 def _draw_joints(
     canvas: np.ndarray, points: np.ndarray, score: np.ndarray, drawn: np.ndarray, skeleton: Skeleton, stick_px: float
 ) -> None:
-    color_of = {end: color for (_, end), color in zip(skeleton.limbs, skeleton.limb_colors, strict=True)}
-    visible = [joint for joint in range(skeleton.num_joints) if drawn[joint] and joint in color_of]
-    radius = round(max(stick_px * _DISC_TO_STICK - _DISC_BLEED_PX, 0.5) * 2**_SUBPIXEL_BITS)
+    visible = [joint for joint in skeleton.discs if drawn[joint]]
     for joint, center in zip(visible, _fixed_point(points[visible]).tolist(), strict=True):
-        color = [round(channel * float(score[joint])) for channel in color_of[joint]]
+        disc = skeleton.discs[joint]
+        radius = round(max(stick_px * disc.radius - _DISC_BLEED_PX, 0.5) * 2**_SUBPIXEL_BITS)
+        color = [round(channel * float(score[joint])) for channel in disc.color]
         cv2.circle(canvas, center, radius, color, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 

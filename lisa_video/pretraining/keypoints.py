@@ -19,8 +19,8 @@ from tqdm import tqdm
 from lisa_video.data.manifest import Manifest, Split
 from lisa_video.data.video_io import read_frames
 from lisa_video.pose.accuracy import PCKCounts, count_correct, total
-from lisa_video.pose.detector import KeypointNetDetector, network_input
-from lisa_video.pose.keypoint_net import KeypointMaps, KeypointNet, heatmap_target, weights_digest
+from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
+from lisa_video.pose.keypoint_net import KeypointMaps, KeypointNet, heatmap_target, network_input, weights_digest
 from lisa_video.pose.keypoints import load_keypoints
 from lisa_video.pose.skeleton import VISIBLE_SCORE, skeleton_by_name
 from lisa_video.pretraining.keypoint_augmentation import PosedFrames, augment

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lisa_video import distributed
 from lisa_video.config.load import dump_config, load_config
-from lisa_video.config.schema import RunConfig
+from lisa_video.config.schema import DataConfig, RunConfig
+from lisa_video.data.cache import ClipCache
+from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 
 _CONFIG = "config.yaml"
@@ -49,6 +51,27 @@ def claim_run_dir(run_dir: Path, config: RunConfig) -> None:
         draft.write_text(dump_config(config), encoding="utf-8")
         os.replace(draft, saved)
     distributed.barrier()
+
+
+def data_digests(data: DataConfig) -> dict[str, str | None]:
+    """What a checkpoint notes of the data: contents that may change while their path stays."""
+    cache = None if data.cache is None else ClipCache(data.cache).facts.identity
+    return {"manifest": file_digest(data.manifest), "cache": cache}
+
+
+def check_same_data(before: dict[str, str | None], now: dict[str, str | None], data: DataConfig) -> None:
+    """Check that a run goes on with the data that its checkpoint was made of.
+
+    Raises:
+        UserError: the manifest or the cache has other content: the order of clips, or the clips, would be others.
+    """
+    for name, place in (("manifest", data.manifest), ("cache", data.cache)):
+        if before[name] != now[name]:
+            raise UserError(
+                f"this {name} is not the one that the run's checkpoint was trained on, its content has changed",
+                where=place,
+                remedy=f"put the {name} of the first start back, or begin a new run in another run_dir",
+            )
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -16,18 +16,18 @@ from lisa_video import distributed
 from lisa_video.conditioning import encode_batch
 from lisa_video.config.schema import RunConfig
 from lisa_video.data.batch import ClipBatch
+from lisa_video.data.cache_source import check_codec
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
-from lisa_video.data.manifest import Manifest
 from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
-from lisa_video.models.weights import conditioning_contract, save_weights, weights_digest, weights_folder
+from lisa_video.models.weights import codec_digest, conditioning_contract, save_weights, weights_digest, weights_folder
 from lisa_video.objective import Objective
 from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.ema import MovingAverage
 from lisa_video.training.engine import Engine
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
 from lisa_video.training.preview import Preview
-from lisa_video.training.run_dir import claim_run_dir
+from lisa_video.training.run_dir import check_same_data, claim_run_dir, data_digests
 from lisa_video.training.stopping import RunStoppedError, StopRequest
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Trainer:
         device = distributed.local_device()
         parts = build_backbone(config.backbone)
         check_size(config, parts)
+        if config.data.cache is not None:
+            check_codec(config.data.cache, codec_digest(parts))
         self.codec = parts.codec.to(device)
         self.model = build_denoiser(config, parts).to(device)
         if config.training.gradient_checkpointing:
@@ -62,6 +64,8 @@ class Trainer:
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints", config.training.keep_checkpoints)
         self.meter = LossMeter()
         state = self.checkpoints.load(self.engine, self.average) or {"step": 0, "samples_seen": 0, "seconds": 0.0}
+        self.data = data_digests(config.data)
+        check_same_data(state.get("data", self.data), self.data, config.data)
         self.step: int = state["step"]
         self.samples_seen: int = state["samples_seen"]
         self.seconds: float = state["seconds"]  # spent in training steps
@@ -142,18 +146,13 @@ class Trainer:
 
     def _batches(self) -> Iterator[ClipBatch]:
         data, training = self.config.data, self.config.training
-        manifest = Manifest(data.manifest, "train")
-        dataset = PoseClipDataset(
-            manifest,
-            num_frames=data.num_frames,
-            frame_stride=data.frame_stride,
-            size=data.size,
-            flip_probability=data.flip_probability,
-            seed=self.config.seed,
-        )
+        dataset = PoseClipDataset.for_training(data, self.config.seed)
+        if dataset.plan.num_left_out and distributed.is_main():
+            _logger.warning("clips in no bucket are left out: %s", dataset.plan.describe())
         loader = build_loader(
             dataset,
-            num_clips=len(manifest),
+            num_clips=len(dataset),
+            members=dataset.members,
             micro_batch_size=training.micro_batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
@@ -194,8 +193,8 @@ class Trainer:
     def _save(self) -> None:
         # Weights first: whatever a checkpoint says is done has been published.
         self._export(weights_folder(self.run_dir))
-        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "meter": self.meter.state_dict()}
-        self.checkpoints.save(self.engine, self.average, self.step, state)
+        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "data": self.data}
+        self.checkpoints.save(self.engine, self.average, self.step, {**state, "meter": self.meter.state_dict()})
 
     def _export(self, folder: Path) -> None:
         with self.average.swapped_into(self.model.trainable):

@@ -1,5 +1,7 @@
 """Laws of batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,20 @@ def test_pin_memory_pins_every_tensor(monkeypatch):
     batch = collate([_clip(0)])
     pinned = batch.pin_memory()
     assert all(torch.equal(getattr(pinned, name), getattr(batch, name) + 100) for name in TENSORS)
+
+
+def _cached(number):
+    clip = _clip(number)
+    latents, embedding = torch.full((3, 4, 1, 1), number + 0.5), torch.full((1, 8), number + 0.25)
+    return replace(clip, frames=clip.frames[:1], latents=latents.half(), embedding=embedding.half())
+
+
+def test_cached_clips_keep_their_reference_and_bring_latents():
+    batch = collate([_cached(0), _cached(2)])
+    assert torch.equal(batch.reference, collate([_clip(0), _clip(2)]).reference)
+    assert batch.frames.shape == (2, 1, 3, 4, 6) and batch.pose_maps.shape == (2, 3, 3, 4, 6)
+    assert batch.latents.dtype == batch.embedding.dtype == torch.float32
+    assert batch.latents[:, 0, 0, 0, 0].tolist() == [0.5, 2.5] and batch.embedding[:, 0, 0].tolist() == [0.25, 2.25]
+    moved = batch.to("meta")
+    assert moved.latents.device.type == moved.embedding.device.type == "meta"
+    assert collate([_clip(0)]).latents is None

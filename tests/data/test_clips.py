@@ -6,7 +6,7 @@ import torch
 
 from lisa_video.data.batch import SampleKey
 from lisa_video.data.clips import MAX_TRIES, PoseClipDataset, check_manifest_fits
-from lisa_video.data.loader import record_index
+from lisa_video.data.order import record_index
 from lisa_video.errors import UserError
 from lisa_video.pose.keypoints import save_keypoints
 from lisa_video.pose.skeleton import COCO17
@@ -194,3 +194,11 @@ def test_unknown_joints_stay_unknown(good_manifest, mini_clips):
     keypoints = _dataset(good_manifest)[SampleKey(0, 0)].keypoints
     save_keypoints(mini_clips.folder / "clip.npz", keypoints)
     assert np.isnan(keypoints.xy[:, 0, 0]).all() and (keypoints.score[:, 0, 0] == 0).all()
+
+
+def test_manifest_check_passes_over_broken_clips(mini_clips):
+    broken = [_spoil(mini_clips, "zero"), mini_clips.record("gone").model_copy(update={"video": "gone away.mp4"})]
+    manifest = mini_clips.manifest([*broken, mini_clips.record("good")])
+    assert check_manifest_fits(manifest, 4, 2, (40, 40)) == 0
+    with pytest.raises(UserError, match=r"among 2 records \(bad: .*; gone: .*gone away\.mp4: no such video"):
+        check_manifest_fits(mini_clips.manifest(broken), 4, 2, (40, 40))

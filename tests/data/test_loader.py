@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lisa_video.data.clips import PoseClipDataset
-from lisa_video.data.loader import PositionSampler, build_loader, record_index, shard
+from lisa_video.data.loader import PositionSampler, build_loader, shard
+from lisa_video.data.order import record_index
 from lisa_video.errors import UserError
 
 CLIPS = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from eval.arms import ArmResult, ShownClip
 from eval.features import FeatureExtractor
 from eval.scoring import GeneratedClip, score_clips
-from lisa_video.pose.detector import PoseDetector
+from lisa_video.data.video_io import write_video
+from lisa_video.pose.detector import People, PoseDetector
 from lisa_video.pose.keypoints import Keypoints
 
 FRAMES, SIZE = 6, 32
@@ -24,10 +26,13 @@ class BlueDetector(PoseDetector):
 
     name = "blue pixel"
     digest = "sha256:" + "0" * 64
+    skeleton = "coco17"
 
-    def detect(self, frames: np.ndarray) -> Keypoints:
+    def find(self, frames: np.ndarray) -> list[People]:
         """See `PoseDetector`."""
-        return figure(frames[:, 0, 0, 2].astype(float))
+        found = figure(frames[:, 0, 0, 2].astype(float))
+        box = np.array([[0, 0, SIZE, SIZE, 1]], np.float32)
+        return [People(xy, score, box) for xy, score in zip(found.xy, found.score, strict=True)]
 
 
 class MeanColour(FeatureExtractor):
@@ -64,6 +69,26 @@ def make_clip_pair(number: int, error_px: int) -> GeneratedClip:
 def clip_pair() -> Callable[[int, int], GeneratedClip]:
     """See `make_clip_pair`; clips have 6 frames."""
     return make_clip_pair
+
+
+@pytest.fixture(scope="session")
+def make_videos() -> Callable[..., Path]:
+    """`make_videos(folder, {"a": 20, "sub/b": 12}, fps=10)`: MP4 files of so many frames, bright as they are numbered.
+
+    A frame of number n is grey 40 + 4 n + `brightness`; frames have the given (H, W).
+    """
+
+    def make(
+        folder: Path, lengths: dict[str, int], *, fps: float = 10, brightness: int = 0, size: tuple[int, int] = (32, 32)
+    ) -> Path:
+        for name, count in lengths.items():
+            path = folder / f"{name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            grey = 40 + 4 * np.arange(count) + brightness + len(name)
+            write_video(path, np.broadcast_to(grey[:, None, None, None], (count, *size, 3)).astype(np.uint8), fps)
+        return folder
+
+    return make
 
 
 @pytest.fixture

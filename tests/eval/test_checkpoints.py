@@ -15,7 +15,7 @@ from eval.generate import GenerationJob
 from lisa_video.cli import app
 from lisa_video.errors import UserError
 from lisa_video.models.weights import kept_steps, weights_file_digest, weights_folder
-from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET
+from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET
 
 DETECTOR = str(SHIPPED_KEYPOINT_NET)
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from eval.features import KeypointNetFeatures
-from lisa_video.pose.detector import network_input
-from lisa_video.pose.keypoint_net import KeypointNet
+from lisa_video.pose.keypoint_net import KeypointNet, network_input
 
 
 @pytest.fixture(scope="module")

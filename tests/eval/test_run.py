@@ -16,7 +16,7 @@ from eval.scores import ClipScore, Scores
 from eval.scoring import psnr_db
 from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
-from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET
+from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET
 from lisa_video.training.metrics import read_metrics
 
 DETECTOR = str(SHIPPED_KEYPOINT_NET)

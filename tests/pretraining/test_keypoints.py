@@ -10,7 +10,7 @@ import torch
 
 from lisa_video.data.manifest import ClipRecord, write_manifest
 from lisa_video.data.video_io import write_video
-from lisa_video.pose.detector import KeypointNetDetector
+from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 from lisa_video.pose.keypoint_net import KeypointMaps, heatmap_target
 from lisa_video.pose.keypoints import Keypoints, save_keypoints
 from lisa_video.pose.skeleton import COCO17

@@ -70,6 +70,13 @@ class SVDCodec(Codec):
         return torch.stack(clips)
 
     @torch.no_grad()
+    def embed_reference(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 D"]:
+        """Reference image in [-1, 1] -> CLIP's embedding of it, as one token."""
+        unit = (_resize_with_antialiasing(image, (_CLIP_SIZE, _CLIP_SIZE)) + 1) / 2
+        embedding: Tensor = self.image_encoder((unit - self.clip_mean) / self.clip_std).image_embeds[:, None]
+        return embedding
+
+    @torch.no_grad()
     def encode_reference(
         self,
         image: Float[Tensor, "B 3 H W"],
@@ -78,6 +85,7 @@ class SVDCodec(Codec):
         *,
         noise_aug_strength: float,
         motion_bucket_id: float,
+        embedding: Float[Tensor, "B 1 D"] | None = None,
     ) -> Condition:
         """Reference image in [-1, 1] -> what the frozen UNet is told about it.
 
@@ -86,7 +94,6 @@ class SVDCodec(Codec):
         noise strength, in this order.
         """
         latents = self.vae.encode(image + noise_aug_strength * noise).latent_dist.mode()
-        unit = (_resize_with_antialiasing(image, (_CLIP_SIZE, _CLIP_SIZE)) + 1) / 2
-        embedding = self.image_encoder((unit - self.clip_mean) / self.clip_std).image_embeds[:, None]
+        embedding = self.embed_reference(image) if embedding is None else embedding
         motion, strength = torch.full_like(fps, motion_bucket_id), torch.full_like(fps, noise_aug_strength)
         return Condition(latents, embedding, torch.stack([fps - 1, motion, strength], dim=1))

@@ -1,4 +1,4 @@
-"""The keypoint network's decoding, files and detector, against geometry known beforehand."""
+"""The detector around the keypoint network: its geometry, its files, and how well the embedded one does."""
 
 import hashlib
 
@@ -12,46 +12,9 @@ from lisa_video.data.manifest import Manifest
 from lisa_video.data.video_io import read_frames
 from lisa_video.errors import UserError
 from lisa_video.pose.accuracy import count_correct, total
-from lisa_video.pose.detector import SHIPPED_KEYPOINT_NET, KeypointNetDetector, network_input
-from lisa_video.pose.keypoint_net import KeypointMaps, KeypointNet, decode, heatmap_target, weights_digest
+from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET, KeypointNetDetector
+from lisa_video.pose.keypoint_net import KeypointMaps, KeypointNet, network_input, weights_digest
 from lisa_video.pose.keypoints import load_keypoints
-
-
-def test_a_single_hot_cell_is_read_at_its_centre() -> None:
-    """Cell (row 3, column 5) of a 16 x 8 heatmap for a picture of 32 x 16: centre at (11, 7) pixels."""
-    heat = torch.full((1, 2, 16, 8), -50.0)
-    heat[0, :, 3, 5] = 50.0
-    xy, score = decode(KeypointMaps(heat, torch.tensor([[0.0, 20.0]])), (32, 16))
-    torch.testing.assert_close(xy, torch.tensor([[[11.0, 7.0], [11.0, 7.0]]]))
-    torch.testing.assert_close(score, torch.tensor([[0.5, 1.0]]))
-
-
-def test_places_are_finer_than_a_cell() -> None:
-    """Two neighbouring cells with shares 1/4 and 3/4 put the joint a quarter of a cell from the second."""
-    heat = torch.full((1, 1, 8, 8), -50.0)
-    heat[0, 0, 2, 3], heat[0, 0, 2, 4] = np.log(0.25), np.log(0.75)
-    xy, _ = decode(KeypointMaps(heat, torch.zeros(1, 1)), (16, 16))
-    torch.testing.assert_close(xy[0, 0], torch.tensor([(3.5 * 0.25 + 4.5 * 0.75) * 2, 5.0]))
-
-
-def test_a_second_peak_far_away_does_not_pull() -> None:
-    """The place is the expectation around the highest peak only."""
-    heat = torch.full((1, 1, 32, 32), -50.0)
-    heat[0, 0, 4, 4], heat[0, 0, 28, 28] = 1.0, 0.9
-    xy, _ = decode(KeypointMaps(heat, torch.zeros(1, 1)), (64, 64))
-    torch.testing.assert_close(xy[0, 0], torch.tensor([9.0, 9.0]))
-
-
-def test_target_is_a_density_about_the_joint_and_decodes_to_it() -> None:
-    """Sums to 1, has its mean at the joint, and reading it gives the joint back."""
-    xy = torch.tensor([[[20.3, 33.9], [41.0, 17.2]]])
-    target = heatmap_target(xy, (64, 64), 1.5)
-    torch.testing.assert_close(target.sum(dim=(2, 3)), torch.ones(1, 2))
-    centres = (torch.arange(32) + 0.5) * 2
-    torch.testing.assert_close((target.sum(dim=2) * centres).sum(dim=2), xy[..., 0], atol=1e-2, rtol=0)
-    torch.testing.assert_close((target.sum(dim=3) * centres).sum(dim=2), xy[..., 1], atol=1e-2, rtol=0)
-    found, _ = decode(KeypointMaps(target.log().clamp(min=-80), torch.zeros(1, 2)), (64, 64))
-    torch.testing.assert_close(found, xy, atol=0.05, rtol=0)
 
 
 class _BrightSpot(KeypointNet):
@@ -83,14 +46,6 @@ def test_long_clips_are_cut_without_losing_order() -> None:
     np.testing.assert_allclose(found.xy[:, 0, 0, 0], 12 + np.arange(70), atol=1.0)
 
 
-def test_network_input_maps_bytes_to_minus_one_and_one() -> None:
-    """Black, white and a resized constant keep their value."""
-    frames = np.stack([np.zeros((10, 30, 3), np.uint8), np.full((10, 30, 3), 255, np.uint8)])
-    pixels = network_input(frames, 16)
-    assert pixels.shape == (2, 3, 16, 16)
-    torch.testing.assert_close(pixels[:, 0, 5, 5], torch.tensor([-1.0, 1.0]))
-
-
 def test_written_network_answers_alike_and_names_its_bytes(tmp_path) -> None:
     """fp16 on disk changes answers by rounding only; the digest is that of the file."""
     torch.manual_seed(0)
@@ -103,17 +58,6 @@ def test_written_network_answers_alike_and_names_its_bytes(tmp_path) -> None:
     file_digest = hashlib.sha256((tmp_path / "net" / "model.safetensors").read_bytes()).hexdigest()
     assert detector.digest == weights_digest(tmp_path / "net") == f"sha256:{file_digest}"
     assert "32 px" in detector.name
-
-
-def test_forward_and_features_have_the_promised_shapes() -> None:
-    """Any sides that are multiples of 8, not only the square of the training."""
-    net = KeypointNet(num_joints=17, size=64, width=8, feature_dim=24, depth=1).eval()
-    frames = torch.zeros(2, 3, 40, 56)
-    maps = net(frames)
-    assert maps.heat_logits.shape == (2, 17, 20, 28)
-    assert maps.visible_logits.shape == (2, 17)
-    features = net.features(frames)
-    assert features.shape == (2, 24) and bool((features >= 0).all())
 
 
 def test_shipped_network_finds_the_joints_of_fresh_clips(tmp_path) -> None:
@@ -139,9 +83,3 @@ def test_missing_weights_are_a_user_error(tmp_path) -> None:
     """The message names the folder."""
     with pytest.raises(UserError, match=r"keypoint network.*Remedy"):
         KeypointNetDetector.from_pretrained(tmp_path / "nowhere")
-
-
-def test_sizes_that_the_scales_do_not_divide_are_refused() -> None:
-    """A multiple of 8 is needed."""
-    with pytest.raises(ValueError, match="multiple of 8"):
-        KeypointNet(size=60)

@@ -1,0 +1,1 @@
+"""Who does the work of a data build: processes of this machine, or a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Metrics of generated frames against the true frames of the same clip, one module a kind."""
