@@ -170,7 +170,9 @@ class _Build:
         todo, missing = [], 0
         for digest, files in by_content(sources).items():
             folder = self._store.video(digest)
-            if is_settled(folder.read(step.name, self._keys[step.name]), step.limits(self._settings), retry=self._retry):
+            if is_settled(
+                folder.read(step.name, self._keys[step.name]), step.limits(self._settings), retry=self._retry
+            ):
                 continue
             source = next((source for source in files if is_unchanged(root, source)), None)
             if source is None:

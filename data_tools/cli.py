@@ -134,6 +134,46 @@ def manifest(out: Out, overrides: Overrides = None, config: Config = None, as_js
     _run("manifest", out, config, overrides, None, None, False, as_json)
 
 
+@data_app.command("doctor")
+def doctor(
+    out: Annotated[Path, typer.Argument(help="folder of any data set: a manifest.jsonl, and what it names")],
+    overrides: Overrides = None,
+    config: Config = None,
+    run: Annotated[Path | None, typer.Option(help="config of a training run to predict for")] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="processes of that run")] = 1,
+    workers: Workers = None,
+    timeout: Annotated[float, typer.Option(min=1, help="seconds that one clip may take")] = 600,
+    digests: Annotated[bool, typer.Option(help="compare the bytes of every video with the manifest")] = True,
+) -> None:
+    """Decode every clip once, check it against its keypoints, and write a report: OUT/doctor/doctor.html.
+
+    Exit status: 0 healthy, 3 problems found.
+
+    Example: `lisa-video data doctor data_set --run configs/svd_pose_lisa.yaml --ranks 8`
+    """
+    from data_tools.build import SETTINGS_NAME
+    from data_tools.doctor.run import run_doctor
+    from data_tools.settings import BuildSettings
+    from lisa_video.config.load import load_config, load_settings
+
+    files = [out / SETTINGS_NAME] if (out / SETTINGS_NAME).is_file() else []
+    limits = load_settings(BuildSettings, [*files, *(config or ())], overrides or ()).filters
+    training = None if run is None else load_config(run)
+    diagnosis = run_doctor(
+        out,
+        limits=limits,
+        data=None if training is None else training.data,
+        training=None if training is None else training.training,
+        ranks=ranks,
+        workers=workers,
+        timeout_s=timeout,
+        check_bytes=digests,
+    )
+    typer.echo(diagnosis.headline)
+    typer.echo(f"report: {diagnosis.page}")
+    raise typer.Exit(QUARANTINED if diagnosis.problems else 0)
+
+
 def _run(
     command: str,
     out: Path,

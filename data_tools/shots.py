@@ -72,7 +72,7 @@ def damaged_frames(index: VideoIndex, decoded: Bool[np.ndarray, " N"], broken: I
     keys = np.searchsorted(index.pts, index.key_pts) if index.timed else np.array([], np.int64)
     for number in {*broken, *np.flatnonzero(~decoded).tolist()}:
         # Without times a lost frame shifts the numbers of all that follow.
-        later = keys[keys > number] if index.timed else []
+        later: np.ndarray = keys[keys > number]
         end = int(later[0]) if len(later) else len(index)
         damaged[max(0, number - _REORDERED) : end] = True
     return damaged

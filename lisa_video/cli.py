@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from data_tools.cli import data_app
+from eval.cli_frames import frames_command
+from eval.cli_fvd import fvd_command
+from eval.cli_pose import pose_command
 from lisa_video.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +25,9 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate trained runs.")
 app.add_typer(eval_app, name="eval")
+eval_app.command("fvd")(fvd_command)
+eval_app.command("pose")(pose_command)
+eval_app.command("frames")(frames_command)
 app.add_typer(data_app, name="data")
 
 _DETECTOR = str(Path(__file__).parent / "assets" / "keypoint_net")

@@ -11,7 +11,7 @@ import numpy as np
 from data_tools.doctor import sections
 from data_tools.doctor.plots import heat_map
 from data_tools.doctor.report import Report
-from data_tools.doctor.summary import Summary
+from data_tools.doctor.summary import Summary, headline
 from data_tools.doctor.words import as_duration, as_number, counted, rule_title, rule_unit
 
 _SHOWN_QUARANTINED = 100
@@ -68,16 +68,6 @@ def render(report: Report) -> str:
     return environment.get_template("doctor.html").render(context)
 
 
-def headline(summary: Summary) -> str:
-    """The verdict in one sentence."""
-    clips = counted(len(summary.clips), "clip")
-    if not summary.problems:
-        return f"Healthy: all {clips} decode to the end and agree with their keypoints."
-    problems = counted(len(summary.problems), "problem")
-    where = f" in {summary.sick_clips:,} of {clips}" if summary.sick_clips else f" with {clips}"
-    return f"{problems}{where}."
-
-
 def _remarks(report: Report) -> list[str]:
     """What is no problem, but good to know."""
     summary, remarks = report.summary, []
@@ -89,6 +79,9 @@ def _remarks(report: Report) -> list[str]:
     outside = sum(bool(found.broken) for found in summary.findings.values())
     if outside:
         remarks.append(f"{counted(outside, 'clip')} of the data set would be dropped by the limits shown below.")
+    if report.build.quarantined:
+        quarantined = counted(len(report.build.quarantined), "line")
+        remarks.append(f"The build could not use everything: its quarantine list has {quarantined}.")
     if report.build.note:
         remarks.append(report.build.note)
     estimate = next(iter(report.estimates.values()))

@@ -16,10 +16,9 @@ from data_tools.doctor.clip_checks import ClipTask, look_at_bytes, look_at_clip
 from data_tools.doctor.estimate import TrainingShape, estimate
 from data_tools.doctor.findings import ClipFindings, Problem
 from data_tools.doctor.overlays import StripTask, draw_strip
-from data_tools.doctor.page import headline, render
 from data_tools.doctor.report import Choice, Report
 from data_tools.doctor.set_checks import check_set, read_records
-from data_tools.doctor.summary import QUANTILES, Summary, random_clips, summarise, worst_clips
+from data_tools.doctor.summary import QUANTILES, Summary, headline, random_clips, summarise, worst_clips
 from data_tools.engine.base import Engine, Lost
 from data_tools.engine.local import LocalEngine
 from data_tools.filters import count_reasons
@@ -27,6 +26,7 @@ from data_tools.manifest import MANIFEST_NAME
 from data_tools.settings import FilterSettings
 from lisa_video.config.schema import DataConfig, TrainingConfig
 from lisa_video.data.manifest import ClipRecord
+from lisa_video.errors import UserError
 
 FOLDER, PAGE_NAME, JSON_NAME, CLIPS_NAME = "doctor", "doctor.html", "doctor.json", "clips.jsonl"
 SCHEMA, VERSION = "lisa_video.doctor", 1
@@ -82,8 +82,9 @@ def run_doctor(
         progress: show progress bars.
 
     Raises:
-        UserError: no manifest, or an empty one.
+        UserError: no manifest, an empty one, or the libraries that draw the report are not installed.
     """
+    render = _page_writer()
     root = Path(out)
     clips, problems = read_records(root / MANIFEST_NAME)
     build = read_build(root)
@@ -116,6 +117,17 @@ def run_doctor(
     replace_text(folder / JSON_NAME, [json.dumps(report_numbers(report), indent=1) + "\n"])
     replace_text(folder / PAGE_NAME, [render(report)])
     return Diagnosis(folder / PAGE_NAME, len(summary.problems), headline(summary))
+
+
+def _page_writer() -> Callable[[Report], str]:
+    try:
+        from data_tools.doctor.page import render
+    except ImportError as error:
+        raise UserError(
+            f"the report needs libraries that are not installed ({error})",
+            remedy="pip install 'lisa-video[data,report]'",
+        ) from error
+    return render
 
 
 class _Work:

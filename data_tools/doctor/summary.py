@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from data_tools.doctor.findings import CHECKS, HEAT_CELLS, ClipFindings, Problem
+from data_tools.doctor.words import counted
 from data_tools.filters import RuleCount, count_reasons
 from data_tools.records import Verdict
 from data_tools.rules import RULES
@@ -125,6 +126,16 @@ def worst_clips(summary: Summary, limits: FilterSettings, count: int) -> dict[st
         ranked = sorted(values, key=lambda name: (-badness(values[name]), name))
         worst[rule.name] = [(name, values[name]) for name in ranked[:count]]
     return worst
+
+
+def headline(summary: Summary) -> str:
+    """The verdict in one sentence."""
+    clips = counted(len(summary.clips), "clip")
+    if not summary.problems:
+        return f"Healthy: all {clips} decode to the end and agree with their keypoints."
+    problems = counted(len(summary.problems), "problem")
+    where = f" in {summary.sick_clips:,} of {clips}" if summary.sick_clips else f" with {clips}"
+    return f"{problems}{where}."
 
 
 def random_clips(names: Iterable[str], count: int) -> list[str]:

@@ -16,6 +16,7 @@ class PersonSettings(Section):
     config: str | None = None  # mmdet: config file
     checkpoint: str | None = None  # mmdet: .pth; yolox: .onnx of rtmlib's YOLOX
     min_score: Probability = 0.5  # boxes below are dropped
+    smallest: Annotated[float, Field(ge=0.05, le=1)] = 0.3  # mediapipe: people looked for, over the shorter side
 
 
 class SmoothingSettings(Section):
@@ -35,5 +36,9 @@ class DetectorSettings(Section):
     person: PersonSettings = PersonSettings()
     max_people: Positive = 8  # the largest ones are kept
     device: str = "cpu"  # cpu, cuda or cuda:N; a GPU that cannot be used is an error, never the CPU instead
+    flip_test: bool = False  # mmpose: average with the mirrored picture; a little more exact, twice the time
+    score_scale: Annotated[float, Field(gt=0)] = 1.0  # rtmpose: divides the scores; 10 for RTMW, whose peaks reach 10
     batch_size: Positive = 32  # person crops, or frames, that go through the network at once
+    flip_test: bool = False  # mmpose: average with the mirrored crop; twice the time
+    score_scale: Annotated[float, Field(gt=0)] = 1.0  # rtmpose: scores are divided by it (RTMW gives up to 10)
     smoothing: SmoothingSettings | None = None

@@ -62,14 +62,14 @@ class VideoIndex:
     @property
     def seconds(self) -> float:
         """From the first frame to the end of the last one, which is taken to last as long as the average."""
-        if len(self) == 1:
-            return float(self.time_base)
-        return float((self.pts[-1] - self.pts[0]) * self.time_base) * len(self) / (len(self) - 1)
+        return len(self) / self.fps
 
     @property
     def fps(self) -> float:
         """Average frames per second."""
-        return len(self) / self.seconds
+        if len(self) == 1:
+            return float(1 / self.time_base)
+        return float((len(self) - 1) / (int(self.pts[-1] - self.pts[0]) * self.time_base))
 
 
 def index_video(path: str | Path, max_pixels: int | None = None) -> VideoIndex:

@@ -101,7 +101,7 @@ def iter_frames(
     places = indices.tolist()
     with opened(path) as container:
         for number, frame in _numbered_frames(container, index, places[0]):
-            if number == places[len(ready)]:
+            if number == places[len(ready)] and frame is not None:
                 ready.append(_pixels(frame, index.quarter_turns, size))
             elif number > places[len(ready)]:
                 raise _damaged(indices, path, f"frame {places[len(ready)]} is missing")

@@ -26,6 +26,7 @@ AREA = "box of the visible true keypoints"
 PERSON_SCORE = "mean over all joints"
 _MAX_FOUND = 20
 _RECALLS = np.linspace(0.0, 1.0, 101)
+_CHUNK = 2**21  # numbers at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +125,30 @@ def average_precision(
     hit = np.concatenate([match.hit for match in matches], axis=1)[:, order]
     wrong = ~hit & ~np.concatenate([match.ignored for match in matches], axis=1)[:, order]
     people = weights @ np.array([match.true_people for match in matches])
-    precisions = np.full((len(weights), len(OKS_THRESHOLDS)), np.nan)
-    for case in np.flatnonzero(people):
-        counted = weights[case, clip]
-        found, false = np.cumsum(hit * counted, axis=1), np.cumsum(wrong * counted, axis=1)
-        precision, recall = found / np.maximum(found + false, 1), found / people[case]
-        precisions[case] = [_area_under(*curve) for curve in zip(precision, recall, strict=True)]
-    return precisions
+    cases = max(1, _CHUNK // max(1, hit.size))
+    return np.concatenate(
+        [
+            _areas_under(hit, wrong, weights[start : start + cases, clip], people[start : start + cases])
+            for start in range(0, len(weights), cases)
+        ]
+    )
 
 
-def _area_under(precision: Float[np.ndarray, " D"], recall: Float[np.ndarray, " D"]) -> float:
+def _areas_under(
+    hit: Bool[np.ndarray, "T D"],
+    wrong: Bool[np.ndarray, "T D"],
+    counted: Int[np.ndarray, "R D"],
+    people: Int[np.ndarray, " R"],
+) -> Float[np.ndarray, "R T"]:
     """Mean over 101 levels of recall of the best precision at that recall or above; 0 where it is never reached."""
-    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return float(best[np.searchsorted(recall, _RECALLS, side="left")].mean())
+    found, false = (np.cumsum(kind * counted[:, None], axis=-1) for kind in (hit, wrong))  # (R,T,D)
+    precision = found / np.maximum(found + false, 1)
+    best = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    with np.errstate(invalid="ignore"):
+        reached = np.searchsorted(_RECALLS, found / people[:, None, None].astype(np.float64), side="right")
+    # Each person found is worth the precision there, for the levels of recall that are first reached with it.
+    newly = np.diff(reached, axis=-1, prepend=0)
+    return np.where(people[:, None] > 0, (best * newly).sum(axis=-1) / len(_RECALLS), np.nan)
 
 
 def _greedy(alike: Float[np.ndarray, "D G"]) -> Bool[np.ndarray, "T D"]:

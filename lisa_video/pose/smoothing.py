@@ -36,7 +36,7 @@ def smooth(keypoints: Keypoints, fps: float, settings: SmoothingSettings) -> Key
     return Keypoints(smoothed.astype(np.float32), keypoints.score, keypoints.track_id, keypoints.skeleton)
 
 
-def _weight(cutoff_hz: Float[np.ndarray, "..."] | float, fps: float) -> np.ndarray:
+def _weight(cutoff_hz: Float[np.ndarray, ...] | float, fps: float) -> np.ndarray:
     """Of the new value in exponential smoothing with a cut-off frequency."""
     return np.asarray(1 / (1 + fps / (2 * np.pi * cutoff_hz)))
 

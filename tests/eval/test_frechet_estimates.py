@@ -64,7 +64,7 @@ def test_infinite_ends_with_the_distance_of_all_clips_and_follows_the_seed():
 
 
 def test_floor_is_the_distance_of_halves():
-    """Two values, -1 and 1, ten times each; a split with k and 10 - k of the ones has means 2k/10 - 1 and its negative."""
+    """Two values, -1 and 1, ten times each; a split with k and 10 - k ones has means 2k/10 - 1 and its negative."""
     rows = np.repeat([[-1.0], [1.0]], 10, axis=0)
     order = np.random.default_rng((7, 0)).permutation(20)
     ones = int((order[::2] >= 10).sum())

@@ -45,7 +45,7 @@ def test_clips_are_the_frames_of_the_files_in_alphabetical_order(folder):
     for clip in clips:
         expected = read_frames(folder / f"{clip.name}.mp4", clip.place.start + np.array([0, 2, 4, 6]))
         np.testing.assert_array_equal(clip.frames, expected)
-        assert clip.fps == 5.0 and clip.place.size == (32, 32)
+        assert clip.fps == pytest.approx(5.0) and clip.place.size == (32, 32)
     assert [clip.frames.mean() for clip in videos.clips(videos.places[2:3])] == [clips[2].frames.mean()]
 
 

@@ -16,8 +16,10 @@ from jaxtyping import Float, UInt8
 from lisa_video.config.detector import DetectorSettings
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.boxes import PersonDetector
+from lisa_video.pose.detectors.devices import require_device
 from lisa_video.pose.detectors.mmpose_imports import prepare_mmpose
-from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights, torch_device
+from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights
+from lisa_video.pose.detectors.persons import load_person_detector
 from lisa_video.pose.detectors.top_down import CropGeometry, TopDownDetector, skeleton_of
 from lisa_video.pose.detectors.weights import file_digest, weights_file
 
@@ -33,7 +35,6 @@ class MMPoseDetector(TopDownDetector):
         device: where to compute.
         flip_test: average with the mirrored picture, as mmpose does in its own evaluation; takes twice the time.
         batch_size: crops that go through the network at once.
-        max_people: of a frame; the largest ones are kept.
 
     Raises:
         UserError: the model finds joints of an unknown layout, or its config describes no top-down crop.
@@ -49,7 +50,6 @@ class MMPoseDetector(TopDownDetector):
         device: torch.device,
         flip_test: bool = False,
         batch_size: int = 32,
-        max_people: int = 8,
     ) -> None:
         from mmpose.structures import PoseDataSample
 
@@ -58,8 +58,7 @@ class MMPoseDetector(TopDownDetector):
         names = np.array([joint for _, joint in sorted(model.dataset_meta["keypoint_id2name"].items())])
         self._chosen = np.array(model.test_cfg.get("output_keypoint_indices") or range(len(names)))
         skeleton = skeleton_of(len(self._chosen), names[self._chosen].tolist(), name)
-        super().__init__(geometry, skeleton, person, batch_size=batch_size, max_people=max_people)
-        self._name, self._digest = name, digest
+        super().__init__(geometry, skeleton, person, name=name, digest=digest, batch_size=batch_size)
         # Channels side by side, and one pass less over each feature map: about a third of the time on a CPU.
         self._model = _fused(model.eval()).to(device).to(memory_format=torch.channels_last)
         self._test_cfg = {**model.test_cfg, "flip_test": flip_test, "output_heatmaps": False}
@@ -69,8 +68,8 @@ class MMPoseDetector(TopDownDetector):
         self._score_scale = _score_scale(model.head)
 
     @classmethod
-    def from_settings(cls, settings: DetectorSettings, person: PersonDetector) -> MMPoseDetector:
-        """Build the network that the config describes and load the checkpoint.
+    def from_settings(cls, settings: DetectorSettings) -> MMPoseDetector:
+        """Build the network that the config describes, load the checkpoint, and the person detector.
 
         Raises:
             UserError: mmpose is not installed, a file is missing or does not fit, or the device cannot be used.
@@ -78,7 +77,7 @@ class MMPoseDetector(TopDownDetector):
         if settings.config is None:
             raise UserError("detector.config is not set", remedy="name a config file, or one that mmpose ships")
         checkpoint = weights_file(settings.checkpoint, "detector.checkpoint", ".pth")
-        device = torch_device(settings.device)
+        device = require_device(settings.device)
         prepare_mmpose()
         import mmpose
 
@@ -87,24 +86,13 @@ class MMPoseDetector(TopDownDetector):
         flip = ", flip test" if settings.flip_test else ""
         return cls(
             model,
-            person,
+            load_person_detector(settings),
             name=f"mmpose {config.stem}{flip}",
             digest=file_digest(checkpoint),
             device=device,
             flip_test=settings.flip_test,
             batch_size=settings.batch_size,
-            max_people=settings.max_people,
         )
-
-    @property
-    def name(self) -> str:
-        """See `PoseDetector`."""
-        return self._name
-
-    @property
-    def digest(self) -> str:
-        """See `PoseDetector`."""
-        return self._digest
 
     @torch.inference_mode()
     def joints(
@@ -177,7 +165,7 @@ def _score_scale(head: Any) -> float:
     A SimCC head is trained to softmax(beta * answer) = softmax(label_beta * target), targets peaking at 1: its answers
     peak at label_beta / beta, which is 1 for RTMPose and 10 for RTMW. Heatmaps peak at 1.
     """
-    loss = getattr(head, "loss_module", None)
+    loss: Any = getattr(head, "loss_module", None)
     if getattr(loss, "label_softmax", False):
         return float(loss.label_beta / loss.beta)
     return 1.0

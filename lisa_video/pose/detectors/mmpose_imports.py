@@ -69,7 +69,7 @@ def _provide_operators() -> None:
 
 
 def _nms(boxes: Any, scores: Any, iou_threshold: float = 0.5, offset: int = 0) -> Any:
-    """mmcv's signature; `offset` 1 would mean boxes that include their last pixel."""
+    """Mmcv's signature; `offset` 1 would mean boxes that include their last pixel."""
     from torchvision.ops import nms
 
     assert offset == 0

@@ -1,4 +1,4 @@
-"""What mmpose and mmdet models share: configs by name, checkpoints read without running their pickles, devices."""
+"""What mmpose and mmdet models share: configs by name, checkpoints read without running their pickles."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from lisa_video.errors import UserError
 
 # What numpy arrays are pickled with: runners of mmengine put some into a checkpoint's `meta` (sigmas, flip indices).
-_RECONSTRUCT, _SCALAR = np.zeros(1).__reduce__()[0], np.float32(0).__reduce__()[0]
-_NUMPY = [
+_RECONSTRUCT: Any = np.zeros(1).__reduce__()[0]
+_SCALAR: Any = np.float32(0).__reduce__()[0]
+_NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"},
-    *((value, f"numpy.{core}.multiarray.{value.__name__}") for value in (_RECONSTRUCT, _SCALAR) for core in ("core", "_core")),
+    *(
+        (value, f"numpy.{core}.multiarray.{value.__name__}")
+        for value in (_RECONSTRUCT, _SCALAR)
+        for core in ("core", "_core")
+    ),
     _codecs.encode,
 ]
 
@@ -86,31 +91,22 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # sizes
         lines = str(error).splitlines()
-        raise UserError(f"the weights do not fit the config ({lines[min(1, len(lines) - 1)].strip()})", where=path, remedy=remedy) from error
+        raise UserError(
+            f"the weights do not fit the config ({lines[min(1, len(lines) - 1)].strip()})", where=path, remedy=remedy
+        ) from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing:
-        raise UserError(f"{len(missing)} weights of the model are missing, such as {missing[0]}", where=path, remedy=remedy)
-    if unexpected:
-        logger.warning("%s: %d weights have no place in the model and are ignored, such as %s", path, len(unexpected), unexpected[0])
-    return meta
-
-
-def torch_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        UserError: no such device, or a GPU that torch cannot use.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}", remedy="set device to cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device {name!r} was asked for, torch can use {torch.cuda.device_count()} GPUs",
-            remedy="check the driver and that torch is built for CUDA, or set device: cpu",
+            f"{len(missing)} weights of the model are missing, such as {missing[0]}", where=path, remedy=remedy
         )
-    return device
+    if unexpected:
+        logger.warning(
+            "%s: %d weights have no place in the model and are ignored, such as %s",
+            path,
+            len(unexpected),
+            unexpected[0],
+        )
+    return meta
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -121,10 +117,12 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             "the checkpoint holds more than weights, and reading that could run any program",
             where=path,
-            remedy="if you trust it, keep only its weights with mmpose's tools/misc/publish_model.py, and name the result",
+            remedy="if you trust it, keep only its weights (mmpose's tools/misc/publish_model.py), and name the result",
         ) from error
     except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"not a readable checkpoint ({error})", where=path, remedy="name a .pth file of mmpose or mmdet") from error
+        raise UserError(
+            f"not a readable checkpoint ({error})", where=path, remedy="name a .pth file of mmpose or mmdet"
+        ) from error
     weights = found.get("state_dict", found) if isinstance(found, dict) else None
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError("the checkpoint holds no weights", where=path, remedy="name a .pth file of mmpose or mmdet")

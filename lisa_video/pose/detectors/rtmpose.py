@@ -16,6 +16,7 @@ from lisa_video.config.detector import DetectorSettings
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.boxes import PersonDetector
 from lisa_video.pose.detectors.onnx_session import OnnxNetwork
+from lisa_video.pose.detectors.persons import load_person_detector
 from lisa_video.pose.detectors.top_down import CropGeometry, TopDownDetector, skeleton_of
 from lisa_video.pose.detectors.weights import file_digest, weights_file
 
@@ -36,7 +37,6 @@ class RTMPoseDetector(TopDownDetector):
         device: cpu, cuda or cuda:N.
         score_scale: height of the peaks of a perfect answer; 1 for RTMPose and DWPose, 10 for RTMW.
         batch_size: crops that go through the network at once, if the file allows it.
-        max_people: of a frame; the largest ones are kept.
 
     Raises:
         UserError: see `OnnxNetwork`; or the outputs are not those of a SimCC network in a known layout.
@@ -50,41 +50,29 @@ class RTMPoseDetector(TopDownDetector):
         device: str = "cpu",
         score_scale: float = 1.0,
         batch_size: int = 32,
-        max_people: int = 8,
     ) -> None:
         self._network, self._score_scale = OnnxNetwork(path, device), score_scale
         geometry = CropGeometry(self._network.width, self._network.height)
         x, y = _two_axes(self._network, path)
         skeleton = skeleton_of(x.shape[1], None, path)
         self._bins_per_pixel = np.array([x.shape[2] / geometry.width, y.shape[2] / geometry.height])
-        super().__init__(geometry, skeleton, person, batch_size=batch_size, max_people=max_people)
-        self._name, self._digest = f"rtmpose {path.name}", file_digest(path)
+        name, digest = f"rtmpose {path.stem}", file_digest(path)
+        super().__init__(geometry, skeleton, person, name=name, digest=digest, batch_size=batch_size)
 
     @classmethod
-    def from_settings(cls, settings: DetectorSettings, person: PersonDetector) -> RTMPoseDetector:
-        """Open the file that the settings name.
+    def from_settings(cls, settings: DetectorSettings) -> RTMPoseDetector:
+        """Open the file that the settings name, and load the person detector.
 
         Raises:
             UserError: see the class; or there is no such file.
         """
         return cls(
             weights_file(settings.checkpoint, "detector.checkpoint", ".onnx"),
-            person,
+            load_person_detector(settings),
             device=settings.device,
             score_scale=settings.score_scale,
             batch_size=settings.batch_size,
-            max_people=settings.max_people,
         )
-
-    @property
-    def name(self) -> str:
-        """See `PoseDetector`."""
-        return self._name
-
-    @property
-    def digest(self) -> str:
-        """See `PoseDetector`."""
-        return self._digest
 
     def joints(
         self, crops: UInt8[np.ndarray, "N h w 3"]
@@ -95,7 +83,9 @@ class RTMPoseDetector(TopDownDetector):
         score = np.minimum(x.max(axis=2), y.max(axis=2)) / self._score_scale
         if self._score_scale == 1.0 and score.size and score.max() > _SUSPICIOUS_SCORE:
             logger.warning(
-                "%s: a score is %.1f and will be cut to 1; for RTMW set detector.score_scale: 10", self.name, score.max()
+                "%s: a score is %.1f and will be cut to 1; for RTMW set detector.score_scale: 10",
+                self.name,
+                score.max(),
             )
         return xy, score
 

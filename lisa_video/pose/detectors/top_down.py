@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from lisa_video.errors import UserError
 from lisa_video.pose.detector import People, PoseDetector
 from lisa_video.pose.detectors.boxes import PersonDetector
+from lisa_video.pose.detectors.weights import join_digests
 from lisa_video.pose.skeleton import skeleton_by_name
 
 _SKELETONS = {17: "coco17", 133: "coco_wholebody133"}
@@ -71,7 +72,8 @@ class CropGeometry:
     ) -> Float[np.ndarray, "N K 2"]:
         """Joints in the crop, as mmpose's decoders give them -> pixels of the frame, 0 at the outer corner."""
         share = xy / np.array([self.width, self.height])
-        return share * size[:, None] + (centre - size * 0.5)[:, None] + _CORNER_TO_CENTRE
+        placed: np.ndarray = share * size[:, None] + (centre - size * 0.5)[:, None] + _CORNER_TO_CENTRE
+        return placed
 
 
 class TopDownDetector(PoseDetector):
@@ -81,15 +83,27 @@ class TopDownDetector(PoseDetector):
         geometry: of the network's pictures.
         skeleton: name of the layout that the network answers in.
         person: finds the people.
+        name: of the network, for protocols.
+        digest: of its weights.
         batch_size: crops that go through the network at once.
-        max_people: of a frame; the largest ones are kept.
     """
 
     def __init__(
-        self, geometry: CropGeometry, skeleton: str, person: PersonDetector, *, batch_size: int, max_people: int
+        self, geometry: CropGeometry, skeleton: str, person: PersonDetector, *, name: str, digest: str, batch_size: int
     ) -> None:
         self.geometry, self.person = geometry, person
-        self._skeleton, self._batch_size, self._max_people = skeleton, batch_size, max_people
+        self._skeleton, self._name, self._batch_size = skeleton, name, batch_size
+        self._digest = join_digests(digest, person.digest)
+
+    @property
+    def name(self) -> str:
+        """See `PoseDetector`."""
+        return f"{self._name}, people by {self.person.name}"
+
+    @property
+    def digest(self) -> str:
+        """See `PoseDetector`; of both networks, if people are found by one."""
+        return self._digest
 
     @property
     def skeleton(self) -> str:
@@ -104,7 +118,8 @@ class TopDownDetector(PoseDetector):
 
     def find(self, frames: UInt8[np.ndarray, "F H W 3"]) -> list[People]:
         """See `PoseDetector`."""
-        boxes = [_largest(found, self._max_people) for found in self.person.boxes(frames)]
+        # More than are kept of the clip in the end: of people of much the same size, the largest change by the frame.
+        boxes = [_largest(found, 2 * self.max_people) for found in self.person.boxes(frames)]
         counts = [len(found) for found in boxes]
         owner = np.repeat(np.arange(len(frames)), counts)
         people = np.concatenate(boxes) if boxes else np.zeros((0, 5), np.float32)
@@ -112,9 +127,7 @@ class TopDownDetector(PoseDetector):
         ends = np.cumsum(counts)[:-1]
         return [People(*parts) for parts in zip(*(np.split(a, ends) for a in (xy, score, people)), strict=True)]
 
-    def _joints_of(
-        self, frames: np.ndarray, owner: np.ndarray, boxes: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _joints_of(self, frames: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Joints (N, K, 2) and scores (N, K) of N boxes, of which number i lies in frame `owner[i]`."""
         joints = skeleton_by_name(self._skeleton).num_joints
         xy = np.empty((len(boxes), joints, 2), np.float32)

@@ -32,3 +32,9 @@ def file_digest(path: Path) -> str:
     """`sha256:` and the digest of the file's bytes."""
     with open(path, "rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def join_digests(*digests: str) -> str:
+    """One digest for several; an empty one, of a detector without weights, counts nothing."""
+    known = [digest for digest in digests if digest]
+    return known[0] if len(known) == 1 else "sha256:" + hashlib.sha256("".join(known).encode()).hexdigest()
