@@ -134,6 +134,30 @@ def manifest(out: Out, overrides: Overrides = None, config: Config = None, as_js
     _run("manifest", out, config, overrides, None, None, False, as_json)
 
 
+@data_app.command("cache")
+def cache(
+    out: Annotated[Path, typer.Argument(help="folder of any data set: a manifest.jsonl, and what it names")],
+    run: Annotated[Path, typer.Option(help="config of the training run that will read the cache")],
+    overrides: Overrides = None,
+    num_processes: Annotated[int, typer.Option("--num-processes", "-n", min=1, help="one a GPU")] = 1,
+    full: Annotated[bool, typer.Option("--float32", help="twice the size; float16 else")] = False,
+) -> None:
+    """Encode the training clips once, for `data.cache=OUT/cache`; only what is missing is made.
+
+    Example: `lisa-video data cache data_set --run configs/svd_pose_lisa.yaml`
+    """
+    from data_tools.cache import build_cache
+    from lisa_video.config.load import load_config
+
+    config = load_config(run, [f"data.manifest={out / 'manifest.jsonl'}", *(overrides or ())])
+    done = build_cache(config, out / "cache", dtype="float32" if full else "float16", num_processes=num_processes)
+    for clip_id, reason in done.broken.items():
+        typer.echo(f"left out {clip_id}: {reason}", err=True)
+    typer.echo(f"{done.made} clips encoded, {done.there} there already, {done.left_out} too short or too small")
+    typer.echo(f"{done.num_bytes / 2**20:,.1f} MiB; train with data.cache={out / 'cache'}")
+    raise typer.Exit(QUARANTINED if done.broken else 0)
+
+
 @data_app.command("doctor")
 def doctor(
     out: Annotated[Path, typer.Argument(help="folder of any data set: a manifest.jsonl, and what it names")],

@@ -162,7 +162,11 @@ def score_poses(
         )
     if not any(clip.found.score.any() for clip in clips):
         pairs.note("the detector found nobody in any generated clip")
-    conventions: list[Convention] = [*(["driving"] if poses else []), *(["redetected"] if real is not None else [])]
+    conventions: list[Convention] = []
+    if poses:
+        conventions.append("driving")
+    if real is not None:
+        conventions.append("redetected")
     results = {name: _result(name, clips, pairs, finder, layout, settings) for name in conventions}
     return PoseReport(results, pairs.skipped, pairs.notes)
 

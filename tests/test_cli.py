@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -107,7 +108,12 @@ def started(monkeypatch) -> list[tuple[list[str], dict[str, str]]]:
         commands.append((arguments, env))
         return SimpleNamespace(returncode=7)
 
+    def pretend_to_wait(arguments, *, env):
+        commands.append((arguments, env))
+        return SimpleNamespace(pid=os.getpid(), wait=lambda: 7)
+
     monkeypatch.setattr(launch.subprocess, "run", pretend)
+    monkeypatch.setattr(launch.subprocess, "Popen", pretend_to_wait)
     return commands
 
 

@@ -38,7 +38,7 @@ def refused(tiny_config_file, capfd):
         ("optimiser.lr=1", ["unknown key optimiser", "did you mean optimizer?"]),
         ("optimizer.lr=-1", ["optimizer.lr: Input should be greater than 0", "correct optimizer.lr"]),
         ("optimizer.lr", ["not an override: 'optimizer.lr'", "section.key=value"]),
-        ("data.num_frames=1", ["data.num_frames must be at least 2"]),
+        ("data.num_frames=1", ["must be at least 2: the branch is temporal"]),
         ("data.manifest=/nowhere/manifest.jsonl", ["/nowhere/manifest.jsonl: no such manifest", "demo-data"]),
         ("data.frame_stride=3", ["none of the 9 clips", "10 frames that 4 frames at stride 3 need", "lower the"]),
         ("data.size=[32,34]", ["data.size: frame side of 34 px, but the VAE goes down by 4", "use multiples of 32"]),

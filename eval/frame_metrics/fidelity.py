@@ -84,7 +84,8 @@ class SSIM(_Similarity):
 
         # torchmetrics reflects the frame at its edges; the definition has whole windows only, five pixels away.
         _, full = ssim(generated, real, data_range=1.0, reduction="none", return_full_image=True)
-        return full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
+        values: Tensor = full[..., 5:-5, 5:-5].mean(dim=(1, 2, 3))
+        return values
 
 
 class MultiScaleSSIM(_Similarity):
@@ -97,4 +98,5 @@ class MultiScaleSSIM(_Similarity):
     def _values(self, generated: Float[Tensor, "F 3 H W"], real: Float[Tensor, "F 3 H W"]) -> Float[Tensor, " F"]:
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 
-        return ms_ssim(generated, real, data_range=1.0, reduction="none", normalize="relu").reshape(-1)
+        values: Tensor = ms_ssim(generated, real, data_range=1.0, reduction="none", normalize="relu")
+        return values.reshape(-1)

@@ -39,7 +39,8 @@ class FrameFrechet:
             self._digest = hashlib.sha256(Path(network_file).read_bytes()).hexdigest()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch.jit is deprecated, but the file is what it is
-                self._network = torch.jit.load(str(network_file), map_location=device).eval()
+                load: Any = torch.jit.load
+                self._network = load(str(network_file), map_location=device).eval()
         except (OSError, RuntimeError, ValueError) as error:
             first = str(error).partition("\n")[0]
             raise UserError(f"cannot load the network ({first})", where=network_file, remedy=_REMEDY) from error

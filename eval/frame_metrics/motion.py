@@ -55,7 +55,8 @@ class WarpingError(FrameMetric):
     min_side = 16
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        create: Any = cv2.DISOpticalFlow.create
+        self._flow = create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     @property
     def protocol(self) -> dict[str, Any]:

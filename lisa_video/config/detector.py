@@ -39,6 +39,4 @@ class DetectorSettings(Section):
     flip_test: bool = False  # mmpose: average with the mirrored picture; a little more exact, twice the time
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # rtmpose: divides the scores; 10 for RTMW, whose peaks reach 10
     batch_size: Positive = 32  # person crops, or frames, that go through the network at once
-    flip_test: bool = False  # mmpose: average with the mirrored crop; twice the time
-    score_scale: Annotated[float, Field(gt=0)] = 1.0  # rtmpose: scores are divided by it (RTMW gives up to 10)
     smoothing: SmoothingSettings | None = None

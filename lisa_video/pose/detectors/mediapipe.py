@@ -63,7 +63,7 @@ class MediaPipeDetector(PoseDetector):
         return f"MediaPipe pose (full), one person, person score from {self._min_score:g}"
 
     @cached_property
-    def digest(self) -> str:  # type: ignore[override]  # a property, but read once
+    def digest(self) -> str:
         """See `PoseDetector`."""
         spec = find_spec("mediapipe")
         assert spec is not None and spec.submodule_search_locations is not None

@@ -124,8 +124,8 @@ class TopDownDetector(PoseDetector):
         owner = np.repeat(np.arange(len(frames)), counts)
         people = np.concatenate(boxes) if boxes else np.zeros((0, 5), np.float32)
         xy, score = self._joints_of(frames, owner, people[:, :4].astype(np.float64))
-        ends = np.cumsum(counts)[:-1]
-        return [People(*parts) for parts in zip(*(np.split(a, ends) for a in (xy, score, people)), strict=True)]
+        spans = [slice(end - count, end) for count, end in zip(counts, np.cumsum(counts), strict=True)]
+        return [People(xy[span], score[span], people[span]) for span in spans]
 
     def _joints_of(self, frames: np.ndarray, owner: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Joints (N, K, 2) and scores (N, K) of N boxes, of which number i lies in frame `owner[i]`."""

@@ -96,4 +96,5 @@ class YOLOXPersons(PersonDetector):
         score = raw[:, 4] * raw[:, 5 + _PERSON]
         rows = np.concatenate([centre - half, centre + half, score[:, None]], axis=1)[score >= self._min_score]
         kept = nms(torch.from_numpy(rows[:, :4]), torch.from_numpy(rows[:, 4]), _NMS_IOU).numpy()
-        return rows[kept]
+        found: np.ndarray = rows[kept]
+        return found
