@@ -29,7 +29,7 @@ _LOSSLESS = [cv2.IMWRITE_WEBP_QUALITY, 101]  # above 100 is lossless; two thirds
 class Job(NamedTuple):
     """A clip to encode: number in the split, key in the cache, and (H, W)."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     key: bytes
     size: tuple[int, int]
 
@@ -68,7 +68,7 @@ def encode_clips(
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
         worker_init_fn=_start_worker,
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # without batches it gets one item, not a list
     )
     for job, clip in zip(jobs, decoding, strict=True):
         try:

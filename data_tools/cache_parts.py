@@ -155,7 +155,7 @@ def publish(out: Path, facts: CacheFacts) -> CacheFacts:
     columns = np.array(list(rows.values()), np.int64).reshape(-1, 4).T
     keys = np.frombuffer(bytes.fromhex("".join(rows)), np.uint8).reshape(-1, 16)
     names = ("frames", "pictures", "poses", "poses_size")
-    np.savez_compressed(buffer, key=keys, **dict(zip(names, columns, strict=True)))
+    np.savez_compressed(buffer, key=keys, **dict(zip(names, columns, strict=True)))  # type: ignore[arg-type]
     write_atomically(out / TABLE, buffer.getvalue())
     facts = facts.model_copy(update={"parts": tuple(parts)})
     write_atomically(out / FACTS, facts.model_dump_json(indent=1).encode())

@@ -1,4 +1,4 @@
-"""Pose accuracy on folders, with a detector whose answers are known: the brightness of a frame is the figure's place."""
+"""Pose accuracy on folders, with a detector whose answers are known: a frame's brightness is the figure's place."""
 
 from __future__ import annotations
 
