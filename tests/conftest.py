@@ -58,6 +58,7 @@ def tiny_settings(tiny_checkpoint, tiny_manifest) -> dict[str, Any]:
         },
         "sampling": {"num_steps": 2, "guidance_first": 1.0, "guidance_last": 1.0},
         "preview": {"every": 0, "num_clips": 2, "num_steps": 2},
+        "diagnostics": {"held_out_every": 0, "held_out_clips": 3, "held_out_levels": 2},
     }
 
 

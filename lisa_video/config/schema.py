@@ -122,6 +122,14 @@ class PreviewConfig(Section):
     detector: str | None = None  # folder of a keypoint network; null: pictures without pose accuracy
 
 
+class DiagnosticsConfig(Section):
+    """What is measured beside the training loss, and how often; none of it changes the weights."""
+
+    held_out_every: Annotated[int, Field(ge=0)] = 500  # steps between losses of held-out clips; 0: never
+    held_out_clips: Positive = 8
+    held_out_levels: Positive = 5  # noise levels, equally spaced in the training distribution's quantiles
+
+
 class RunConfig(Section):
     """A whole run. `lisa: null` gives the baseline; nothing else differs."""
 
@@ -137,6 +145,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     preview: PreviewConfig = PreviewConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
 
     @model_validator(mode="after")
     def check_across_sections(self) -> RunConfig:

@@ -17,7 +17,7 @@ _CONFIG = "config.yaml"
 _FREE = tuple(
     f"training.{key}" for key in ("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "export_every")
 )
-_FREE_SECTIONS = ("preview.", "sampling.", "data.num_workers", "run_dir")
+_FREE_SECTIONS = ("preview.", "sampling.", "diagnostics.", "data.num_workers", "run_dir")
 
 
 def check_unchanged(run_dir: Path, config: RunConfig) -> None:

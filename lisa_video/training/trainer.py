@@ -19,10 +19,12 @@ from lisa_video.data.batch import ClipBatch
 from lisa_video.data.cache_source import check_codec
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
+from lisa_video.held_out_loss import HeldOutLoss
 from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
 from lisa_video.models.weights import codec_digest, conditioning_contract, save_weights, weights_digest, weights_folder
 from lisa_video.objective import Objective
 from lisa_video.training.checkpoint import Checkpoints
+from lisa_video.training.diagnostics import held_out_metrics
 from lisa_video.training.ema import MovingAverage
 from lisa_video.training.engine import Engine
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
@@ -73,6 +75,12 @@ class Trainer:
         self.log = MetricsLog(self.run_dir, self.step)
         drop_rows_after(self._skipped_file, self.step)
         self.preview = Preview(config, parts, self.model.branch) if config.preview.every else None
+        seen = config.diagnostics
+        self.held_out = (
+            HeldOutLoss(config, self.codec, num_clips=seen.held_out_clips, num_levels=seen.held_out_levels)
+            if seen.held_out_every
+            else None
+        )
 
     @property
     def clips_per_step(self) -> int:
@@ -110,6 +118,8 @@ class Trainer:
                     bar.set_postfix(self._report())
                 if self.preview is not None and self._due(self.config.preview.every):
                     bar.set_postfix(self._preview())
+                if self.held_out is not None and self._due(self.config.diagnostics.held_out_every):
+                    bar.set_postfix(self._measure_held_out(self.held_out))
                 if training.export_every and self._due(training.export_every):
                     self._export(weights_folder(self.run_dir, self.step))
                 stopping = stop.anywhere()
@@ -189,6 +199,12 @@ class Trainer:
         if accuracy:
             self.log.write(self.step, accuracy)
         return {name: f"{value:.3f}" for name, value in accuracy.items()}
+
+    def _measure_held_out(self, held_out: HeldOutLoss) -> dict[str, str]:
+        with self.average.swapped_into(self.model.trainable):
+            values = held_out_metrics(held_out(self.model))
+        self.log.write(self.step, values)
+        return {name: f"{values[name]:.4f}" for name in ("held_out", "held_out_ratio")}
 
     def _save(self) -> None:
         # Weights first: whatever a checkpoint says is done has been published.

@@ -1,0 +1,125 @@
+"""The denoising loss on held-out clips at fixed noise levels: a curve that falls while the training loss looks flat.
+
+The training loss is an average over clips and noise levels of which every step draws others, and its spread hides what
+is learnt. Here clips, noise and noise levels are the same at every step, in every arm and for every training seed, so
+that two values differ by the weights alone. Nothing is dropped from the conditions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from lisa_video import distributed
+from lisa_video.conditioning import EncodedBatch, encode_batch
+from lisa_video.config.schema import RunConfig
+from lisa_video.data.batch import SampleKey, collate
+from lisa_video.data.clips import PoseClipDataset
+from lisa_video.data.manifest import Manifest
+from lisa_video.errors import UserError
+from lisa_video.models.backbone import Codec
+from lisa_video.models.build import build_sigmas
+from lisa_video.models.controlled import ControlledDenoiser
+from lisa_video.randomness import normal
+
+_SEED = 0  # of the noise: not the run's, so that runs of several seeds are compared at the same noise
+
+
+@dataclass(frozen=True)
+class LevelLoss:
+    """Mean losses over the held-out clips at one noise level, in the frozen network's prediction space.
+
+    Attributes:
+        quantile: of the noise level in the training distribution, in (0, 1).
+        sigma: the noise level.
+        controlled: mean (m - y)^2, with the branch.
+        frozen: mean (m0 - y)^2, without it; the same for all weights of a branch.
+    """
+
+    quantile: float
+    sigma: float
+    controlled: float
+    frozen: float
+
+    @property
+    def ratio(self) -> float:
+        """What is left of the frozen network's error; below 1 the branch helps."""
+        return self.controlled / self.frozen
+
+
+@final
+class HeldOutLoss:
+    """Measures a model on the first held-out clips of a run's manifest, sharded over ranks.
+
+    Every rank makes the same number of passes (some count for nothing), so it works with sharded parameters too.
+
+    Args:
+        config: data, conditioning and noise distribution of the run.
+        codec: of the backbone; only used here, not later.
+        num_clips: held-out clips; fewer if the manifest has fewer.
+        num_levels: noise levels: the middles of as many equally likely parts of the training distribution.
+
+    Raises:
+        UserError: the manifest has no held-out clips that can be read.
+    """
+
+    def __init__(self, config: RunConfig, codec: Codec, *, num_clips: int, num_levels: int) -> None:
+        self.quantiles = [(level + 0.5) / num_levels for level in range(num_levels)]
+        self.sigmas: list[float] = build_sigmas(config.noise).icdf(torch.tensor(self.quantiles)).tolist()
+        self._clips = list(_own_clips(config, codec, num_clips))
+        self._frozen: list[float] | None = None
+
+    def __call__(self, model: ControlledDenoiser) -> list[LevelLoss]:
+        """Losses at each level, rising in sigma; every rank must call it.
+
+        Args:
+            model: with the weights to measure; the caller swaps averaged weights in.
+        """
+        if self._frozen is None:
+            self._frozen = self._means(model, with_branch=False)
+        values = zip(self.quantiles, self.sigmas, self._means(model, with_branch=True), self._frozen, strict=True)
+        return [LevelLoss(*level) for level in values]
+
+    @torch.no_grad()
+    def _means(self, model: ControlledDenoiser, *, with_branch: bool) -> list[float]:
+        process = model.backbone.process
+        sums = torch.zeros(len(self.sigmas), dtype=torch.float64)
+        for clip_id, batch, counts in self._clips:
+            x0 = batch.latents
+            noise = normal(x0.shape[1:], _SEED, [clip_id], "held-out noise", x0.device)
+            for level, sigma in enumerate(self.sigmas):
+                s = torch.full((1,), sigma, device=x0.device)
+                pose_maps = batch.pose_maps if with_branch else None
+                prediction = model(process.add_noise(x0, noise, s), s, batch.condition, pose_maps).controlled
+                if counts:
+                    sums[level] += _mean_square(prediction - process.target(x0, noise, s))
+        total = sum(counts for *_, counts in self._clips)
+        gathered = distributed.gather((sums.tolist(), total))
+        clips = sum(count for _, count in gathered)
+        return [sum(parts[level] for parts, _ in gathered) / clips for level in range(len(self.sigmas))]
+
+
+def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[tuple[str, EncodedBatch, bool]]:
+    """This rank's clips, encoded, with whether they count; the same number on every rank."""
+    data = config.data
+    manifest = Manifest(data.manifest, "val")
+    if len(manifest) == 0:
+        raise UserError("no held-out clips", where=data.manifest, remedy="set diagnostics.held_out_every=0")
+    dataset = PoseClipDataset(
+        manifest, num_frames=data.num_frames, frame_stride=data.frame_stride, size=data.size, random_start=False
+    )
+    told = config.conditioning.model_copy(update={"image_dropout": 0.0, "pose_dropout": 0.0})
+    chosen, world = min(num_clips, len(manifest)), distributed.world_size()
+    clips = []
+    for index in range(distributed.rank(), -(-chosen // world) * world, world):
+        number = index if index < chosen else 0  # a rank without a clip computes the first again
+        batch = collate([dataset[SampleKey(number, number)]]).to(distributed.local_device())
+        clips.append((batch.clip_ids[0], encode_batch(codec, batch, told, _SEED), index < chosen))
+    return clips
+
+
+def _mean_square(values: Tensor) -> float:
+    return float(values.double().square().mean())
