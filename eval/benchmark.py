@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -19,10 +19,13 @@ from eval.learning_curves import LearningCurve, speed_up
 from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
 from eval.scores import Scores
-from lisa_video.config.load import load_config
-from lisa_video.config.schema import Positive, RunConfig, Section
+from eval.training_runs import TrainingRun, train_runs
+from lisa_video.config.schema import Positive, Section
 from lisa_video.errors import UserError
-from lisa_video.launch import launch_training
+
+Stage = Literal["train", "sample", "score", "report"]
+"""Of a benchmark, in their order: training; clips and whatever else wants a GPU; scores; the report."""
+STAGES = get_args(Stage)
 
 
 class BenchmarkConfig(Section):
@@ -37,7 +40,8 @@ class BenchmarkConfig(Section):
     overrides: tuple[str, ...] = ()  # of all arms
     checkpoints: Positive = 8  # at even distances
     eval_clips: Annotated[int, Field(ge=2)] = 32
-    num_processes: Positive = 2
+    num_processes: Positive = 2  # ranks of a training run, and processes of sampling
+    parallel_runs: Positive = 1  # training runs side by side on this machine
 
 
 def load_benchmark(path: Path) -> BenchmarkConfig:
@@ -56,27 +60,36 @@ def load_benchmark(path: Path) -> BenchmarkConfig:
         raise UserError(f"{key}: {what['msg']}", where=path, remedy="mend this key; see eval/benchmark.py") from error
 
 
-def run_benchmark(config: BenchmarkConfig, *, manifest: str, detector_dir: str) -> Path:
-    """Train, score and report; returns the report.
+def run_benchmark(
+    config: BenchmarkConfig, *, manifest: str, detector_dir: str, last_stage: Stage = "report"
+) -> Path | None:
+    """Train, sample, score and report; returns the report.
 
     Args:
         config: the experiment.
         manifest: data set of all arms.
         detector_dir: keypoint network that finds the poses again.
+        last_stage: where to stop; None is returned if that is before the report.
 
     Raises:
         UserError: a run failed or was started with other settings.
+        SystemExit: see `train_runs`.
     """
+    runs = {arm: {seed: _training(config, arm, seed, manifest) for seed in config.seeds} for arm in config.arms}
+    everything = [run for arm in runs.values() for run in arm.values()]
+    train_runs(everything, at_once=config.parallel_runs, num_processes=config.num_processes)
+    if last_stage == "train":
+        return None
     curves, finals, floor = [], [], None
     for arm in config.arms:
         scored: dict[int, dict[int, Scores]] = {}
         for seed in config.seeds:
-            run = _train(config, arm, seed, manifest)
-            job = GenerationJob(run.run_dir, config.eval_clips)
+            run_dir = str(runs[arm][seed].folder)
+            job = GenerationJob(run_dir, config.eval_clips)
             floor = floor or score_floor(job, detector_dir, config.num_processes)
-            steps = chosen_steps(run.run_dir)
+            steps = chosen_steps(run_dir)
             scored[seed] = {0: floor} | score_checkpoints(job, steps, detector_dir, config.num_processes)
-        finals.append((arm, str(_run_dir(config, arm, config.seeds[0]))))
+        finals.append((arm, str(runs[arm][config.seeds[0]].folder)))
         curves.append(learning_curve(arm, scored, HEADLINE_THRESHOLD))
     out = Path(config.out) / "report.html"
     compare(
@@ -92,24 +105,14 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, detector_dir: str) 
     return out
 
 
-def _run_dir(config: BenchmarkConfig, arm: str, seed: int) -> Path:
-    return Path(config.out) / "runs" / arm / f"seed-{seed}"
-
-
-def _train(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> RunConfig:
-    """One run, unless it is done; the arms differ in their own overrides only."""
-    overrides = [*config.overrides, f"run_dir={_run_dir(config, arm, seed)}", f"data.manifest={manifest}"]
-    overrides += [f"seed={seed}", *config.arms[arm]]
-    base = load_config(Path(config.base), overrides)
-    every = -(-base.training.max_steps // config.checkpoints)
-    overrides.append(f"training.export_every={every}")
-    run = load_config(Path(config.base), overrides)
-    done = Path(run.run_dir) / "done.json"
-    finished = done.is_file() and json.loads(done.read_text(encoding="utf-8"))["step"] == run.training.max_steps
-    if not (finished and load_config(Path(run.run_dir) / "config.yaml") == run):
-        if status := launch_training(Path(config.base), overrides, config.num_processes):
-            raise UserError(f"training ended with status {status}", where=run.run_dir, remedy="see the messages above")
-    return run
+def _training(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> TrainingRun:
+    """One run; the arms differ in their own overrides only."""
+    folder = Path(config.out) / "runs" / arm / f"seed-{seed}"
+    overrides = [*config.overrides, f"run_dir={folder}", f"data.manifest={manifest}", f"seed={seed}"]
+    overrides += config.arms[arm]
+    run = TrainingRun(Path(config.base), tuple(overrides))
+    every = -(-run.resolved.training.max_steps // config.checkpoints)
+    return TrainingRun(run.config, (*overrides, f"training.export_every={every}"))
 
 
 def _write_summary(path: Path, config: BenchmarkConfig, curves: list[LearningCurve]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -167,14 +167,19 @@ def eval_benchmark(
     config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
     manifest: Annotated[str, typer.Option(help="data set of all arms")],
     detector: Detector = _DETECTOR,
+    stage: Annotated[str, typer.Option(help="stop after train, sample (both want a GPU), score, or report")] = "report",
 ) -> None:
     """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
 
     Example: `lisa-video eval benchmark configs/benchmark/small.yaml --manifest runs/demo/manifest.jsonl`
     """
-    from eval.benchmark import load_benchmark, run_benchmark
+    from eval.benchmark import STAGES, load_benchmark, run_benchmark
 
-    typer.echo(f"report: {run_benchmark(load_benchmark(config), manifest=manifest, detector_dir=detector)}")
+    if stage not in STAGES:
+        raise UserError(f"no stage {stage!r}", where="--stage", remedy=f"use one of {', '.join(STAGES)}")
+    experiment = load_benchmark(config)
+    report = run_benchmark(experiment, manifest=manifest, detector_dir=detector, last_stage=cast(Any, stage))
+    typer.echo(f"report: {report}" if report else f"stopped after: {stage}")
 
 
 def _whole_numbers(text: str, where: str) -> list[int]:

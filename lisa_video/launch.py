@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -35,29 +35,32 @@ def launch_training(config: Path, overrides: Sequence[str], num_processes: int, 
         return subprocess.run(
             [sys.executable, "-m", "lisa_video.train", *arguments, "--dry-run"], check=False
         ).returncode
-    launcher = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "deepspeed.launcher.runner"),
-            *("--num_gpus", str(num_processes), "--master_port", str(_free_port())),
-            *("--module", "lisa_video.train"),
-            *arguments,
-        ],
-        env=_environment(),
-    )
-    with _passed_on_to_ranks(launcher.pid):
+    launcher = subprocess.Popen(launcher_command(config, overrides, num_processes), env=training_environment())
+    with passed_on_to_ranks(lambda: [launcher.pid]):
         return launcher.wait()
 
 
+def launcher_command(config: Path, overrides: Sequence[str], num_processes: int) -> list[str]:
+    """The command that trains on `num_processes` ranks of this machine."""
+    return [
+        *(sys.executable, "-m", "deepspeed.launcher.runner"),
+        *("--num_gpus", str(num_processes), "--master_port", str(_free_port())),
+        *("--module", "lisa_video.train", str(config), *overrides),
+    ]
+
+
 @contextmanager
-def _passed_on_to_ranks(launcher: int) -> Iterator[None]:
-    """While entered, a request to stop goes to the ranks, past the launcher, which would end without waiting."""
+def passed_on_to_ranks(started: Callable[[], Iterable[int]]) -> Iterator[None]:
+    """While entered, a request to stop goes to the ranks, past the launcher, which would end without waiting.
+
+    Args:
+        started: gives the process ids of launchers, or of ranks that were started without one.
+    """
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in psutil.Process(launcher).children(recursive=True):
+        for pid in started():
             with suppress(psutil.NoSuchProcess):
-                command = " ".join(process.cmdline())
-                if "-m lisa_video.train --local_rank" in command:  # a rank: neither a launcher nor a rank's worker
-                    process.send_signal(signal.SIGUSR1)
+                _ask_to_stop(psutil.Process(pid))
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
@@ -67,7 +70,14 @@ def _passed_on_to_ranks(launcher: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment() -> dict[str, str]:
+def _ask_to_stop(process: psutil.Process) -> None:
+    for member in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            if "-m lisa_video.train" in " ".join(member.cmdline()):  # a rank: neither a launcher nor a rank's worker
+                member.send_signal(signal.SIGUSR1)
+
+
+def training_environment() -> dict[str, str]:
     """Without GPUs: DeepSpeed on the CPU, and one thread a rank, since ranks already fill the cores."""
     environment = dict(os.environ)
     if not os.path.exists("/dev/nvidia0"):
