@@ -35,7 +35,7 @@ from lisa_video.models.lisa_decoder import LISADecoder
 from lisa_video.models.svd.backbone import SVDBackbone
 from lisa_video.models.svd.side_branch import TemporalControlNet
 from lisa_video.models.svd.tiny import tiny_unet
-from lisa_video.objective import Objective
+from lisa_video.objective import LISAWeight, Objective
 
 RESULTS = Path(__file__).parent / "results"
 VARIANTS = ("controlnet", "lisa", "lisa_two_forwards")
@@ -104,7 +104,7 @@ class Bench:
             name: torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-6)
             for name, model in self.models.items()
         }
-        self.objective = Objective(EDMProcess(), LogNormalSigma(), lisa_weight=0.2, seed=0)
+        self.objective = Objective(EDMProcess(), LogNormalSigma(), lisa_weight=LISAWeight(0.2), seed=0)
         self.batch = self._batch(unet.config.cross_attention_dim)
 
     def _batch(self, embedding: int) -> EncodedBatch:

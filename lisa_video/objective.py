@@ -11,6 +11,7 @@ one branch feature h predicts what the frozen network is missing. With y the tar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lisa_video.conditioning import EncodedBatch
+from lisa_video.config.schema import LISAConfig
 from lisa_video.diffusion.process import NoiseProcess
 from lisa_video.diffusion.sigma import SigmaDistribution
 from lisa_video.models.controlled import Prediction
@@ -44,8 +46,48 @@ class LossTerms(NamedTuple):
     sigma: Tensor
 
 
+@dataclass(frozen=True)
+class LISAWeight:
+    """lambda of each clip: constant as published, or falling over the run, or larger where there is more noise.
+
+        lambda(s, p) = weight max(0, 1 - p / decay_samples) s^2 / (1 + s^2)
+
+    for the clip at position p of the run. Where little noise was added, what the frozen network lacks is mostly the
+    noise itself, which no pose explains; the last factor keeps it out.
+
+    Attributes:
+        weight: lambda at the start; has no effect on a model without a decoder.
+        decay_samples: clips over which it falls to 0; 0: never.
+        favours_noise: use the last factor.
+    """
+
+    weight: float
+    decay_samples: int = 0
+    favours_noise: bool = False
+
+    def __call__(self, sigma: Float[Tensor, " B"], positions: Sequence[int]) -> Float[Tensor, " B"]:
+        """Weights of B clips."""
+        weight = torch.full_like(sigma, self.weight)
+        if self.decay_samples:
+            left = [max(0.0, 1 - position / self.decay_samples) for position in positions]
+            weight = weight * torch.tensor(left, dtype=sigma.dtype, device=sigma.device)
+        if self.favours_noise:
+            weight = weight * sigma.square() / (1 + sigma.square())
+        return weight
+
+
+def build_lisa_weight(config: LISAConfig | None) -> LISAWeight:
+    """The weight that a run's settings ask for; 0 for the baseline."""
+    if config is None:
+        return LISAWeight(0.0)
+    return LISAWeight(config.weight, config.decay_samples, config.noise_weight == "noisy")
+
+
 def loss_terms(
-    prediction: Prediction, target: Float[Tensor, "B F C h w"], sigma: Float[Tensor, " B"], weight: float
+    prediction: Prediction,
+    target: Float[Tensor, "B F C h w"],
+    sigma: Float[Tensor, " B"],
+    weight: float | Float[Tensor, " B"],
 ) -> LossTerms:
     """Both losses from one pass's predictions. The LISA target `y - m0` carries no gradient."""
     denoising = (prediction.controlled - target).square().mean(dim=(1, 2, 3, 4))
@@ -55,7 +97,8 @@ def loss_terms(
     likelihood_score = (target - prediction.frozen).detach()
     lisa = (prediction.lisa - likelihood_score).square().mean(dim=(2, 3, 4))
     residual = likelihood_score.square().mean(dim=(2, 3, 4))
-    return LossTerms(denoising.mean() + weight * lisa.mean(), denoising.detach(), lisa.detach(), residual, sigma)
+    total = denoising.mean() + (weight * lisa.mean(dim=1)).mean()
+    return LossTerms(total, denoising.detach(), lisa.detach(), residual, sigma)
 
 
 @dataclass(frozen=True)
@@ -65,13 +108,13 @@ class Objective:
     Attributes:
         process: the backbone's noise process.
         sigmas: distribution of the noise level.
-        lisa_weight: lambda; has no effect on a model without a decoder.
+        lisa_weight: lambda of each clip.
         seed: of the run; draws are functions of (seed, sample position).
     """
 
     process: NoiseProcess
     sigmas: SigmaDistribution
-    lisa_weight: float
+    lisa_weight: LISAWeight
     seed: int
 
     def draw(self, batch: EncodedBatch) -> tuple[Float[Tensor, " B"], Float[Tensor, "B F C h w"]]:
@@ -91,4 +134,4 @@ class Objective:
         x_s = self.process.add_noise(batch.latents, noise, sigma)
         target = self.process.target(batch.latents, noise, sigma)
         prediction = model(x_s, sigma, batch.condition, batch.pose_maps)
-        return loss_terms(prediction, target, sigma, self.lisa_weight)
+        return loss_terms(prediction, target, sigma, self.lisa_weight(sigma, batch.positions))

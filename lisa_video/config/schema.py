@@ -27,6 +27,7 @@ class DataConfig(Section):
     frame_stride: Positive = 1  # frames of a record from one training frame to the next
     size: tuple[Positive, Positive] = (512, 512)  # height, width in pixels
     buckets: tuple[tuple[Positive, Positive, Positive], ...] | None = None  # (height, width, frames) of training clips
+    keep_in_memory: bool = False  # each clip is decoded and drawn once a process: small data sets only
     max_upscale: Annotated[float, Field(ge=1)] = 1.25  # clips that no bucket takes without growing more are left out
     flip_probability: Probability = 0.5  # mirrored, pose with it
     cache: str | None = None  # folder or URL of a latent cache (`lisa-video data cache`); null: videos are decoded
@@ -54,8 +55,11 @@ class LISAConfig(Section):
 
     layer: str = "down_5"  # branch feature that is decoded
     weight: Annotated[float, Field(ge=0)] = 0.2  # lambda
+    decay_samples: Annotated[int, Field(ge=0)] = 0  # clips over which lambda falls linearly to 0; 0: constant
+    noise_weight: Literal["uniform", "noisy"] = "uniform"  # over noise levels: 1 as published, or s^2 / (1 + s^2)
     temporal_pooling: bool = True  # each frame sees the feature's mean over the clip
     last_init: Literal["zero", "default"] = "zero"  # "zero" as published
+    decoder_rate: Annotated[float, Field(gt=0)] = 1.0  # learning rate of the decoder, in units of optimizer.lr
 
 
 class NoiseConfig(Section):
@@ -79,6 +83,7 @@ class OptimizerConfig(Section):
     """AdamW, one joint clip of the gradient norm over branch and decoder."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
+    new_layers_rate: Annotated[float, Field(gt=0)] = 1.0  # of pose encoder and zero convolutions, in units of lr
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -96,6 +101,7 @@ class TrainingConfig(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     zero_stage: Literal[0, 1, 2] = 2
     gradient_checkpointing: bool = True
+    cuda_graphs: bool = False  # replay the captured pass: for small networks, whose kernels are shorter than launches
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
@@ -160,6 +166,11 @@ class RunConfig(Section):
             )
         if guided and self.conditioning.image_dropout == 0:
             raise ValueError("guidance other than 1 needs conditioning.image_dropout > 0")
+        training = self.training
+        if training.cuda_graphs and (training.gradient_checkpointing or training.gradient_accumulation > 1):
+            raise ValueError("training.cuda_graphs needs gradient_checkpointing: false and gradient_accumulation: 1")
+        if training.cuda_graphs and self.data.buckets is not None:
+            raise ValueError("training.cuda_graphs needs clips of one size: data.buckets: null")
         if min([self.data.num_frames, *(bucket[2] for bucket in self.data.buckets or ())]) < 2:
             raise ValueError("data.num_frames, and frames of data.buckets, must be at least 2: the branch is temporal")
         if self.data.buckets is not None and len(set(self.data.buckets)) != max(len(self.data.buckets), 1):

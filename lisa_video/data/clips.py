@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -38,6 +40,7 @@ class PoseClipDataset(Dataset[Clip]):
             frames as they are (validation).
         plan: the bucket of each record; None: one bucket of `num_frames` and `size`.
         source: where frames come from; None: the videos.
+        keep_in_memory: keep every clip that was loaded, once for each start frame and mirroring.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class PoseClipDataset(Dataset[Clip]):
         random_start: bool = True,
         plan: Plan | None = None,
         source: ClipSource | None = None,
+        keep_in_memory: bool = False,
     ) -> None:
+        self._kept: dict[tuple[int, int, bool], Clip] | None = {} if keep_in_memory else None
         self.manifest, self.frame_stride = manifest, frame_stride
         self.flip_probability, self.seed, self.random_start = flip_probability, seed, random_start
         everything = np.zeros(len(manifest), np.int16)
@@ -78,6 +83,7 @@ class PoseClipDataset(Dataset[Clip]):
             seed=seed,
             plan=plan,
             source=None if data.cache is None else CacheSource(manifest, plan, data),
+            keep_in_memory=data.keep_in_memory,
         )
 
     def __len__(self) -> int:
@@ -143,23 +149,32 @@ class PoseClipDataset(Dataset[Clip]):
         return [int(order[(place + step) % len(members)]) for step in range(min(MAX_TRIES, len(members)))]
 
     def _load(self, index: int, position: int, skipped: tuple[SkippedClip, ...]) -> Clip:
-        """Read, move and draw one clip; any reason against it is a `UserError`."""
-        record, bucket = self.manifest[index], self._bucket(index)
-        start, mirror = self._draw(record, bucket.num_frames, position)
+        """Load one clip, or take the one that was kept; any reason against it is a `UserError`."""
+        record = self.manifest[index]
+        start, mirror = self._draw(record, self._bucket(index).num_frames, position)
+        clip = None if self._kept is None else self._kept.get((index, start, mirror))
+        if clip is None:
+            clip = self._read(index, record, start, mirror)
+            if self._kept is not None:
+                self._kept[index, start, mirror] = clip
+        return replace(clip, position=position, skipped=skipped)
+
+    def _read(self, index: int, record: ClipRecord, start: int, mirror: bool) -> Clip:
+        """Read, move and draw; the clip has no position yet."""
+        bucket = self._bucket(index)
         chosen = start + self.frame_stride * np.arange(bucket.num_frames)
         geometry = Geometry((record.height, record.width), bucket.size, mirror)
         content = self.source.read(index, record, chosen, geometry)
         keypoints = geometry.apply_keypoints(content.keypoints)
         return Clip(
             clip_id=record.clip_id,
-            position=position,
+            position=-1,
             frames=_channels_first(content.frames),
             pose_maps=_channels_first(draw_pose_maps(keypoints, bucket.size)),
             keypoints=keypoints,
             fps=record.clip_fps / self.frame_stride,
             latents=None if content.latents is None else torch.from_numpy(content.latents),
             embedding=None if content.embedding is None else torch.from_numpy(content.embedding),
-            skipped=skipped,
         )
 
     def _draw(self, record: ClipRecord, num_frames: int, position: int) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,7 +52,13 @@ class FeatureSpec(NamedTuple):
 
 
 class SideBranch(nn.Module):
-    """A trainable network that reads noisy latents and a pose sequence and returns residuals and features."""
+    """A trainable network that reads noisy latents and a pose sequence and returns residuals and features.
+
+    Attributes:
+        new_layers: its modules that are no copies of the backbone's: pose encoder and zero convolutions.
+    """
+
+    new_layers: ClassVar[tuple[str, ...]] = ()
 
     @property
     def feature_specs(self) -> dict[str, FeatureSpec]:

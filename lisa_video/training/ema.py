@@ -28,8 +28,8 @@ class MovingAverage:
         """Move towards the module's parameters, after an optimizer step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, p in module.named_parameters():
-            self.values[name].lerp_(p.detach().float(), 1 - decay)
+        own = [p.detach().float() for _, p in module.named_parameters()]
+        torch._foreach_lerp_([self.values[name] for name, _ in module.named_parameters()], own, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

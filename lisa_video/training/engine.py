@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 from typing import Any, final
 
 import deepspeed
@@ -46,6 +47,22 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
+    """Trainable parameters, grouped by their rate in units of the learning rate.
+
+    The branch's copied layers have 1, its new ones `optimizer.new_layers_rate`, the decoder `lisa.decoder_rate`.
+    """
+    by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
+    new = tuple(f"branch.{layer}." for layer in getattr(getattr(model, "branch", None), "new_layers", ()))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = config.optimizer.new_layers_rate if name.startswith(new) else 1.0
+            if name.startswith("decoder.") and config.lisa is not None:
+                rate = config.lisa.decoder_rate
+            by_rate[rate].append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]
+
+
 @final
 class Engine:
     """A DeepSpeed engine over `ControlledDenoiser`, with AdamW and a warm-up counted in samples.
@@ -59,8 +76,9 @@ class Engine:
         self.model, self.config = model, config
         settings = config.optimizer
         parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = parameter_groups(model, config)
         optimizer = torch.optim.AdamW(
-            parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
         )
         self._deepspeed, *_ = deepspeed.initialize(
             model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
@@ -78,7 +96,7 @@ class Engine:
         settings = self.config.optimizer
         progress = min((samples_seen + 1) / (settings.warmup_samples + 1), 1.0)
         for group in self._deepspeed.optimizer.param_groups:
-            group["lr"] = settings.lr * progress
+            group["lr"] = settings.lr * progress * group["rate"]
         return settings.lr * progress
 
     def backward_and_step(self, loss: Tensor) -> None:

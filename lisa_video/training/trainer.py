@@ -22,11 +22,12 @@ from lisa_video.data.loader import build_loader
 from lisa_video.held_out_loss import HeldOutLoss
 from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
 from lisa_video.models.weights import codec_digest, conditioning_contract, save_weights, weights_digest, weights_folder
-from lisa_video.objective import Objective
+from lisa_video.objective import Objective, build_lisa_weight
 from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.diagnostics import held_out_metrics
 from lisa_video.training.ema import MovingAverage
 from lisa_video.training.engine import Engine
+from lisa_video.training.graphs import capture
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
 from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import check_same_data, claim_run_dir, data_digests
@@ -58,7 +59,7 @@ class Trainer:
         if config.training.gradient_checkpointing:
             _checkpoint_activations(self.model)
         self.contract = conditioning_contract(config, parts)
-        weight = config.lisa.weight if config.lisa is not None else 0.0
+        weight = build_lisa_weight(config.lisa)
         self.objective = Objective(parts.backbone.process, build_sigmas(config.noise), weight, config.seed)
         claim_run_dir(self.run_dir, config)
         self.engine = Engine(self.model, config)
@@ -71,6 +72,7 @@ class Trainer:
         self.step: int = state["step"]
         self.samples_seen: int = state["samples_seen"]
         self.seconds: float = state["seconds"]  # spent in training steps
+        self._captured = False
         self.meter.load_state_dict(state.get("meter", []))
         self.log = MetricsLog(self.run_dir, self.step)
         drop_rows_after(self._skipped_file, self.step)
@@ -139,6 +141,9 @@ class Trainer:
         for _ in range(self.config.training.gradient_accumulation):
             batch = self._next(batches)
             encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
+            if self.config.training.cuda_graphs and not self._captured:
+                capture(self.model, encoded)
+                self._captured = True
             terms = self.objective(self.engine.module, encoded)
             self.engine.backward_and_step(terms.total)
             self.meter.add(terms)

@@ -13,11 +13,11 @@ from lisa_video.diffusion.sigma import LogNormalSigma
 from lisa_video.models.backbone import Condition
 from lisa_video.models.build import build_denoiser
 from lisa_video.models.controlled import Prediction
-from lisa_video.objective import Objective, loss_terms
+from lisa_video.objective import LISAWeight, Objective, loss_terms
 
 
 def objective(weight: float = 0.2, seed: int = 0) -> Objective:
-    return Objective(EDMProcess(), LogNormalSigma(), weight, seed)
+    return Objective(EDMProcess(), LogNormalSigma(), LISAWeight(weight), seed)
 
 
 def encoded(positions: tuple[int, ...]) -> EncodedBatch:

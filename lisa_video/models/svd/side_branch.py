@@ -6,7 +6,7 @@ A `diffusers` model, so `save_pretrained` and `from_pretrained` use the hub's la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, UNetSpatioTemporalConditionModel
@@ -68,6 +68,8 @@ class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[m
     """
 
     _supports_gradient_checkpointing = True
+
+    new_layers: ClassVar[tuple[str, ...]] = ("pose_encoder", "zero_convs", "zero_conv_mid")
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
