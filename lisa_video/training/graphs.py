@@ -6,7 +6,7 @@ once. The numbers are those of the eager pass: the same kernels run on the same 
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,8 @@ def capture(model: ControlledDenoiser, example: EncodedBatch) -> None:
     )
     graphed = torch.cuda.make_graphed_callables(_TensorsOnly(model), inputs, allow_unused_input=True)
 
-    def forward(x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor) -> Prediction:
-        parts = graphed(x_s, s, *condition, pose_maps)
+    def forward(x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor | None) -> Prediction:
+        parts: Any = graphed(x_s, s, *condition, pose_maps)
         return Prediction(*parts) if len(parts) == len(Prediction._fields) else Prediction(parts[0], None, None)
 
     model.forward = forward  # type: ignore[method-assign]
