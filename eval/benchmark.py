@@ -6,6 +6,7 @@ Every stage is a file or a finished run, so the same command goes on after a kil
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -14,7 +15,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from eval.checkpoints import chosen_steps, learning_curve, score_checkpoints, score_floor
-from eval.generate import GenerationJob
+from eval.generate import GenerationJob, generate
+from eval.held_out_loss import held_out_loss
 from eval.learning_curves import LearningCurve, speed_up
 from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
@@ -42,6 +44,7 @@ class BenchmarkConfig(Section):
     eval_clips: Annotated[int, Field(ge=2)] = 32
     num_processes: Positive = 2  # ranks of a training run, and processes of sampling
     parallel_runs: Positive = 1  # training runs side by side on this machine
+    sampling_batch: Positive | None = None  # clips sampled at once; null: 32 on a GPU, 4 on a CPU
 
 
 def load_benchmark(path: Path) -> BenchmarkConfig:
@@ -80,6 +83,12 @@ def run_benchmark(
     train_runs(everything, at_once=config.parallel_runs, num_processes=config.num_processes)
     if last_stage == "train":
         return None
+    for job in _jobs(config, [str(run.folder) for run in everything]):
+        generate(job, config.num_processes)
+        if job.source != "codec":
+            held_out_loss(job)
+    if last_stage == "sample":
+        return None
     curves, finals, floor = [], [], None
     for arm in config.arms:
         scored: dict[int, dict[int, Scores]] = {}
@@ -103,6 +112,15 @@ def run_benchmark(
     )
     _write_summary(Path(config.out) / "benchmark.json", config, curves)
     return out
+
+
+def _jobs(config: BenchmarkConfig, run_dirs: Sequence[str]) -> Iterator[GenerationJob]:
+    """Everything that is sampled: floor, ceiling, and every kept checkpoint."""
+    for source in ("uncontrolled", "codec"):
+        yield GenerationJob(run_dirs[0], config.eval_clips, source=source, group=config.sampling_batch)
+    for run_dir in run_dirs:
+        for step in chosen_steps(run_dir):
+            yield GenerationJob(run_dir, config.eval_clips, step=step, group=config.sampling_batch)
 
 
 def _training(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> TrainingRun:

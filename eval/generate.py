@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -18,24 +18,31 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from eval.json_files import write_json
+from eval.videos import ahead
 from lisa_video.config.load import load_config
-from lisa_video.config.schema import RunConfig
+from lisa_video.config.schema import BackboneConfig, RunConfig
 from lisa_video.data.batch import Clip, SampleKey, collate
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.manifest import Manifest, file_digest
 from lisa_video.errors import UserError
+from lisa_video.models.backbone import BackboneParts
+from lisa_video.models.build import build_backbone
 from lisa_video.models.weights import weights_file_digest, weights_folder
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.processes import end_with_parent
 
 # Clips are sampled in groups of fixed members, whatever the number of processes and whatever is there already: their
 # noise is their own, but a batch of another size may round differently.
-_GROUP = 4
+_GROUP_CPU, _GROUP_GPU = 4, 32
+_DECODED_AHEAD = 4
+_GROUP_FILE = "group.json"
 _TRAINING_ONLY = {"num_workers", "flip_probability", "buckets", "max_upscale", "cache"}
 _logger = logging.getLogger(__name__)
 
-Source = Literal["controlled", "uncontrolled", "codec"]
-"""Where clips come from: the trained branch, the frozen network alone, or the true frames through the VAE and back."""
+Source = Literal["controlled", "uncontrolled", "codec", "truth"]
+"""Where clips come from: the trained branch, the frozen network alone, the true frames through the VAE and back, or
+the true frames as they are (nothing to sample: only found poses and features of them are kept)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class GenerationJob:
         seed: of the sampling noise, together with each clip's name.
         source: see `Source`.
         step: of the weights that the run kept; None: the newest.
+        group: clips sampled at once; None: 32 on a GPU, 4 on a CPU. A folder goes on as it was begun.
     """
 
     run_dir: str
@@ -55,6 +63,7 @@ class GenerationJob:
     seed: int = 0
     source: Source = "controlled"
     step: int | None = None
+    group: int | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -79,11 +88,12 @@ class GenerationJob:
         """
         config = self.config
         facts: dict[str, Any] = {
-            "backbone": config.backbone.model_dump(mode="json"),
             "data": config.data.model_dump(mode="json", exclude=_TRAINING_ONLY),
             "manifest": file_digest(config.data.manifest),
         }
-        if self.source != "codec":
+        if self.source != "truth":
+            facts["backbone"] = config.backbone.model_dump(mode="json")
+        if self.source in ("controlled", "uncontrolled"):
             facts |= {"sampling": config.sampling.model_dump(mode="json"), "seed": self.seed}
             facts["conditioning"] = config.conditioning.model_dump(mode="json")
         if self.source == "controlled":
@@ -95,10 +105,8 @@ class GenerationJob:
 def held_out_clips(config: RunConfig, num_clips: int) -> Iterator[Clip]:
     """The first held-out clips of a run's data, as the run sees them, one at a time; unusable ones are left out."""
     dataset = _held_out(config)
-    for index in range(min(num_clips, len(dataset))):
-        clip = dataset[SampleKey(index, index)]
-        if not clip.skipped:
-            yield clip
+    clips = ahead(lambda index: dataset[SampleKey(index, index)], range(min(num_clips, len(dataset))), _DECODED_AHEAD)
+    yield from (clip for clip in clips if not clip.skipped)
 
 
 def generate(job: GenerationJob, num_processes: int = 1) -> Path:
@@ -113,11 +121,14 @@ def generate(job: GenerationJob, num_processes: int = 1) -> Path:
     """
     folder, manifest = job.folder, Manifest(job.config.data.manifest, "val")
     folder.mkdir(parents=True, exist_ok=True)
+    if job.source == "truth":
+        return folder
     files = [folder / f"{manifest[index].clip_id}.npz" for index in range(min(job.num_clips, len(manifest)))]
+    size = group_size(job)
     groups = [
-        range(start, min(start + _GROUP, len(manifest)))
-        for start in range(0, len(files), _GROUP)
-        if not all(file.is_file() for file in files[start : start + _GROUP])
+        range(start, min(start + size, len(manifest)))
+        for start in range(0, len(files), size)
+        if not all(file.is_file() for file in files[start : start + size])
     ]
     missing = sum(not file.is_file() for file in files)
     with tqdm(total=len(files), initial=len(files) - missing, desc=f"sample {folder.name}", unit="clip") as bar:
@@ -125,6 +136,15 @@ def generate(job: GenerationJob, num_processes: int = 1) -> Path:
             bar.update(min(written, missing))  # the last group may hold clips that were not asked for
             missing -= min(written, missing)
     return folder
+
+
+def group_size(job: GenerationJob) -> int:
+    """Clips that go through the networks at once: what the job's folder was begun with."""
+    path = job.folder / _GROUP_FILE
+    if not path.is_file():
+        write_json(path, job.group or (_GROUP_GPU if torch.cuda.is_available() else _GROUP_CPU))
+    size: int = json.loads(path.read_text(encoding="utf-8"))
+    return size
 
 
 def load_generated(folder: Path, clip_id: str) -> np.ndarray:
@@ -138,7 +158,7 @@ def _sample_groups(job: GenerationJob, folder: Path, groups: Sequence[range], nu
     """Yield the number of clips that were written, group by group, in the order in which groups are done."""
     if num_processes == 1 and groups:
         sampler = _Sampler(job, folder, worker=0)
-        yield from map(sampler, groups)
+        yield from map(sampler.write, ahead(sampler.load, groups, 1))
     elif groups:
         context = get_context("spawn")
         counter = context.Value("i", 0)
@@ -153,7 +173,7 @@ def _sample_groups(job: GenerationJob, folder: Path, groups: Sequence[range], nu
 
 
 class _Sampler:
-    """A job with its pipeline loaded: call it with the indices of a group.
+    """A job with its pipeline loaded: `load` the clips of a group, then `write` their samples.
 
     Args:
         job: what to sample.
@@ -162,24 +182,24 @@ class _Sampler:
     """
 
     def __init__(self, job: GenerationJob, folder: Path, worker: int) -> None:
-        device = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         self.job, self.folder = job, folder
-        self.pipeline, self.dataset = (
-            PoseVideoPipeline.from_run(job.run_dir, device, step=job.step),
-            _held_out(job.config),
-        )
+        self.pipeline, self.dataset = load_pipeline(job, worker), _held_out(job.config)
 
-    def __call__(self, indices: Sequence[int]) -> int:
-        """Sample the clips of a group, keep those that are missing, and return their number."""
+    def load(self, indices: Sequence[int]) -> list[Clip]:
+        """The usable clips of a group; those that are not are said."""
         clips = [self.dataset[SampleKey(index, index)] for index in indices]
         for skipped in (skipped for clip in clips for skipped in clip.skipped[:1]):
             _logger.warning("left out clip %s: %s", skipped.clip_id, skipped.reason)
-        usable = [clip for clip in clips if not clip.skipped]
-        missing = [clip.clip_id for clip in usable if not (self.folder / f"{clip.clip_id}.npz").is_file()]
+        return [clip for clip in clips if not clip.skipped]
+
+    def write(self, clips: Sequence[Clip]) -> int:
+        """Sample the clips of a group, keep those that are missing, and return their number."""
+        missing = [clip.clip_id for clip in clips if not (self.folder / f"{clip.clip_id}.npz").is_file()]
         if missing:
-            for clip, video in zip(usable, self._videos(usable), strict=True):
-                if clip.clip_id in missing:
-                    self._write(clip.clip_id, video)
+            videos = zip((clip.clip_id for clip in clips), self._videos(clips), strict=True)
+            with ThreadPoolExecutor() as writers:  # compression takes longer than sampling on a GPU
+                wanted = [(clip_id, video) for clip_id, video in videos if clip_id in missing]
+                list(writers.map(self._write, *zip(*wanted, strict=True)))
         return len(missing)
 
     def _videos(self, clips: Sequence[Clip]) -> np.ndarray:
@@ -222,7 +242,34 @@ def _sampler(job: GenerationJob, folder: Path) -> _Sampler:
 
 
 def _sample(job: GenerationJob, folder: Path, group: range) -> int:
-    return _sampler(job, folder)(group)
+    sampler = _sampler(job, folder)
+    return sampler.write(sampler.load(group))
+
+
+def load_pipeline(job: GenerationJob, worker: int = 0) -> PoseVideoPipeline:
+    """The pipeline of a job; the frozen parts are kept, since the next job has most likely the same.
+
+    Args:
+        job: what to sample.
+        worker: number of this process; decides its GPU.
+
+    Raises:
+        UserError: no such run, no weights yet, or weights that do not fit the backbone.
+    """
+    device = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    backbone = job.config.backbone
+    digest = weights_file_digest(weights_folder(job.run_dir, job.step))
+    return _pipeline(job.run_dir, job.step, digest, backbone.model_dump_json(), device)
+
+
+@lru_cache(maxsize=1)
+def _pipeline(run_dir: str, step: int | None, digest: str, backbone: str, device: str) -> PoseVideoPipeline:
+    return PoseVideoPipeline.from_run(run_dir, device, step=step, parts=_frozen_parts(backbone, device))
+
+
+@lru_cache(maxsize=1)
+def _frozen_parts(backbone: str, device: str) -> BackboneParts:
+    return build_backbone(BackboneConfig.model_validate_json(backbone))
 
 
 def _held_out(config: RunConfig) -> PoseClipDataset:

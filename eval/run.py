@@ -14,10 +14,9 @@ from eval.features import KeypointNetFeatures
 from eval.generate import GenerationJob, Source, generate, held_out_clips, load_generated
 from eval.learning_curves import LearningCurve
 from eval.report import write_report
+from eval.sample_protocol import sample_protocol
 from eval.scores import Scores, load_scores, save_scores
 from eval.scoring import GeneratedClip, score_clips
-from lisa_video.config.schema import RunConfig
-from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 from lisa_video.training.metrics import read_metrics
@@ -41,7 +40,7 @@ def evaluate(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> S
     """
     detector = KeypointNetDetector.from_pretrained(detector_dir)
     folder, config = generate(job, num_processes), job.config
-    protocol = _protocol(config, job)
+    protocol = sample_protocol(job)
     path = folder / f"scores-{job.num_clips}-{detector.digest.removeprefix('sha256:')[:8]}.json"
     if path.is_file():
         known = load_scores(path)
@@ -99,24 +98,6 @@ def compare(
     out_html.parent.mkdir(parents=True, exist_ok=True)
     write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves)
     return out_html
-
-
-def _protocol(config: RunConfig, job: GenerationJob) -> dict[str, Any]:
-    """What the pixels of a sample depend on besides the arm; the same for what is shown beside the arms."""
-    return {
-        "sampling": config.sampling.model_dump(mode="json"),
-        "sampling_precision": "float32",
-        "sampling_seed": job.seed,
-        "backbone": {
-            "path": Path(config.backbone.path).name,
-            **config.backbone.model_dump(mode="json", exclude={"path"}),
-        },
-        "noise_aug_strength": config.conditioning.noise_aug_strength,
-        "motion_bucket_id": config.conditioning.motion_bucket_id,
-        "frame_stride": config.data.frame_stride,
-        "manifest_digest": file_digest(config.data.manifest),
-        "reference": "first true frame of the clip",
-    }
 
 
 def _facts(job: GenerationJob) -> dict[str, Any]:

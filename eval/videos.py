@@ -240,11 +240,11 @@ def pair(real: VideoFolder, fake: VideoFolder) -> Pairing:
     return Pairing(names, only_real, only_fake)
 
 
-def ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Results of `work` in the order of the items, computed in threads, `_AHEAD` of them at most before their use."""
+def ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], most: int = _AHEAD) -> Iterator[_Result]:
+    """Results of `work` in the order of the items, computed in threads, `most` of them at most before their use."""
     source = iter(items)
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting = deque(pool.submit(work, item) for item in islice(source, _AHEAD))
+        waiting = deque(pool.submit(work, item) for item in islice(source, most))
         try:
             while waiting:
                 result = waiting.popleft().result()

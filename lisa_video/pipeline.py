@@ -59,8 +59,16 @@ class PoseVideoPipeline:
         device: torch.device | str = "cpu",
         overrides: Sequence[str] = (),
         step: int | None = None,
+        parts: BackboneParts | None = None,
     ) -> PoseVideoPipeline:
         """Load the newest exported weights of a run, or those that it kept at a step.
+
+        Args:
+            run_dir: of the run.
+            device: where to sample.
+            overrides: of the run's settings.
+            step: of the weights; None: the newest.
+            parts: backbone and codec of the run, if they are loaded already.
 
         Raises:
             UserError: not a run, or a run without weights yet.
@@ -71,7 +79,7 @@ class PoseVideoPipeline:
         config = load_config(run_dir / "config.yaml", overrides)
         weights = weights_folder(run_dir, step)
         branch, contract = load_weights(weights, config.backbone.name)
-        parts = build_backbone(config.backbone)
+        parts = parts or build_backbone(config.backbone)
         parts.backbone.to(device)
         parts.codec.to(device)
         return cls(parts, branch.to(device), contract, config.sampling, weights)

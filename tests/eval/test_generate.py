@@ -12,8 +12,7 @@ import pytest
 import torch
 import yaml
 
-from eval import generate as generation
-from eval.generate import GenerationJob, generate, held_out_clips, load_generated
+from eval.generate import GenerationJob, generate, group_size, held_out_clips, load_generated
 from lisa_video.data.batch import collate
 from lisa_video.data.manifest import ClipRecord, iter_records, write_manifest
 from lisa_video.data.video_io import VideoReadError
@@ -72,6 +71,14 @@ def test_finished_clips_load_no_model(tiny_run, monkeypatch):
     generate(replace(job, num_clips=2))
 
 
+def test_a_folder_goes_on_with_the_group_that_it_was_begun_with(tiny_run):
+    job = GenerationJob(str(tiny_run), 1, group=1)
+    folder = generate(job)
+    assert len(contents(folder)) == 1  # a group is made whole
+    generate(GenerationJob(str(tiny_run), 2))
+    assert len(contents(folder)) == 2 and group_size(replace(job, group=7)) == 1
+
+
 @pytest.mark.parametrize("num_clips", [1, 2, 99])
 def test_the_number_of_clips_changes_no_pixel(tiny_run, generated, num_clips):
     folder = generate(GenerationJob(str(tiny_run), num_clips))
@@ -88,9 +95,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_processes_change_no_pixel(tiny_run, monkeypatch, one_thread):
-    monkeypatch.setattr(generation, "_GROUP", 1)
-    job = GenerationJob(str(tiny_run), 2)
+def test_processes_change_no_pixel(tiny_run, one_thread):
+    job = GenerationJob(str(tiny_run), 2, group=1)
     alone = contents(generate(job))
     for path in job.folder.glob("*.npz"):
         path.unlink()
