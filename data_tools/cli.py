@@ -241,6 +241,6 @@ def _report(done: Done, out: Path) -> None:
         typer.echo(f"data set: {out / 'manifest.jsonl'}")
     if done.quarantined:
         typer.echo(
-            f"{done.quarantined} files or clips could not be used; {out / 'quarantine.jsonl'} says why, and what to do "
-            "about each. Mend or remove them and run the same command again."
+            f"{done.quarantined} files or parts of files could not be used; {out / 'quarantine.jsonl'} says why, and "
+            "what to do about each. Mend or remove them and run the same command again."
         )

@@ -10,21 +10,20 @@ from data_tools.records import Probe
 from data_tools.settings import ProbeSettings
 from lisa_video.data.manifest import file_digest
 from lisa_video.data.video_index import VideoIndex, VideoReadError, index_video
-from lisa_video.data.video_io import read_frames
 
 _UNEVEN = 1.5  # longest distance of frames over the middle one: above, the frame rate is called variable
 
 
 def probe_video(path: Path, settings: ProbeSettings) -> Probe:
-    """Measure a video from its packets and its two ends; headers that lie are not believed.
+    """Measure a video from its packets and its first frame; headers that lie are not believed.
 
     Args:
         path: the file.
         settings: what counts as usable.
 
     Raises:
-        VideoReadError: not a moving picture, damaged at an end, too large, or too slow or fast; nothing of a frame
-            that is too large is decoded.
+        VideoReadError: not a moving picture, not one frame can be decoded, too large, or too slow or fast; nothing of
+            a frame that is too large is decoded.
     """
     index = index_video(path, settings.max_pixels)
     if len(index) == 1:
@@ -35,7 +34,6 @@ def probe_video(path: Path, settings: ProbeSettings) -> Probe:
             where=path,
             remedy="convert the video to another frame rate, or change probe.min_fps or probe.max_fps",
         )
-    read_frames(path, np.array([0]))
     return Probe(
         digest=file_digest(path),
         size_bytes=path.stat().st_size,

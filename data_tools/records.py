@@ -20,7 +20,7 @@ class Record(BaseModel):
 
 
 class Probe(Record):
-    """What a video file holds, measured without decoding more than its ends.
+    """What a video file holds, measured without decoding more than its first frame.
 
     Attributes:
         digest: `sha256:...` of the file's bytes.

@@ -144,7 +144,7 @@ def jitter(clip: Evidence) -> float | None:
     products = (second[1:] * second[:-1]).sum(axis=-1)[known[1:] & known[:-1]]
     if not len(products):
         return None
-    low, high = np.quantile(products, [0.1, 0.9])
+    low, high = np.quantile(products, [0.1, 0.9], method="nearest")  # of few, at least one is left
     mean = products[(products >= low) & (products <= high)].mean()
     return np.sqrt(max(0.0, -mean / (2 * 4 * _TRIMMED))) / clip.person_size
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_tools.records import ClipPlan, ClipPoses, Clips, Poses, Probe, Record, Shots, Verdict, Verdicts
+from data_tools.records import ClipPlan, ClipPoses, Clips, Poses, Probe, Record, Shots, Span, Verdict, Verdicts
 from data_tools.steps import STEPS, Keys, Step
 from data_tools.store import Failure, Store, VideoFolder
 from data_tools.video_files import Source, is_unchanged
@@ -16,13 +16,15 @@ from data_tools.video_files import Source, is_unchanged
 LISTING = "listing"
 """The step before all others: looking at the files and taking their digests."""
 
+_SHOWN = 3  # spans that are named in a reason
+
 _CHANGED = Failure(
     what="the file is gone, or was changed after it was listed", remedy="run `lisa-video data build` again"
 )
 
 
 class Quarantined(Record):
-    """A line of `OUT/quarantine.jsonl`: a file, or a clip of one, that could not be used.
+    """A line of `OUT/quarantine.jsonl`: a file, or a part of one, that could not be used.
 
     Attributes:
         path: of the file, relative to the videos folder.
@@ -90,13 +92,21 @@ class VideoState:
                 yield KeptClip(plans[verdict.clip_id], poses[verdict.clip_id], verdict)
 
     def quarantined(self) -> Iterator[Quarantined]:
-        """What of this video could not be used: each of its files, or single clips."""
+        """What of this video could not be used: each of its files, its damaged frames, or single clips."""
         if self.failure is not None:
             for source in self.sources:
                 yield Quarantined(
                     path=source.path, step=self.failed_step, reason=self.failure.what, remedy=self.failure.remedy
                 )
-        elif self.poses is not None:
+            return
+        if self.shots is not None and self.shots.damaged:
+            yield Quarantined(
+                path=self.sources[0].path,
+                step="shots",
+                reason=f"damaged: {_listed(self.shots.damaged)}; the rest is used",
+                remedy="replace the file by an undamaged copy, or leave it: nothing damaged is used",
+            )
+        if self.poses is not None:
             for clip_id, reason in self.poses.failed:
                 yield Quarantined(
                     path=self.sources[0].path,
@@ -105,6 +115,13 @@ class VideoState:
                     remedy="mend or replace the file; --retry tries the clip again",
                     clip_id=clip_id,
                 )
+
+
+def _listed(spans: Sequence[Span]) -> str:
+    """Frame numbers, such as "frames 20 to 29 (10 frames)"; the first few spans are named."""
+    total = sum(span.end - span.start for span in spans)
+    named = ", ".join(f"{span.start} to {span.end - 1}" for span in spans[:_SHOWN])
+    return f"frames {named}{', ...' if len(spans) > _SHOWN else ''} ({total} frames)"
 
 
 def by_content(sources: Sequence[Source]) -> dict[str, tuple[Source, ...]]:

@@ -124,7 +124,7 @@ def _look_at(entry: os.DirEntry[str], path: str) -> Source:
         path.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        return _unusable(shown, "the name is not valid UTF-8", "rename the file")
+        return _unusable(shown, "the name is not valid Unicode", "rename the file")
     try:
         found = entry.stat()
     except FileNotFoundError:

@@ -24,12 +24,14 @@ from lisa_video.errors import UserError
 _MAX_BLOCKS = 2000  # pieces of work that Ray schedules; results arrive a piece at a time
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a local Ray; tasks and results are small
 
+_kept: tuple[str | None, LocalEngine] | None = None  # in a Ray worker: its GPUs, and its child process
+
 
 class RayEngine(Engine):
-    """Ray Data actors; the output folder and the videos must be at the same paths on all machines.
+    """Ray Data tasks; the output folder and the videos must be at the same paths on all machines.
 
     Args:
-        workers: actors; None: one a CPU of the cluster, or one a GPU for tasks on GPUs.
+        workers: tasks at a time; None: one a CPU of the cluster, or one a GPU for tasks on GPUs.
         memory_mib: address space of a worker, MiB; None: no limit.
         address: of the cluster; None: a Ray on this machine, which ends with the engine.
 
@@ -63,13 +65,14 @@ class RayEngine(Engine):
         resource = "GPU" if on_gpu else "CPU"
         workers = self._workers or max(1, int(self._ray.cluster_resources().get(resource, 1)))
         rows = [{"number": number, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
+        # Tasks, not actors: Ray keeps the worker processes of tasks, and with them their children, for the next step.
         answers = self._ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map_batches(
-            _Worker,
+            _answer,
             batch_size=1,
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
-            concurrency=(1, min(workers, len(tasks))),
-            fn_constructor_args=(work, time_limit, self._memory_mib),
+            concurrency=min(workers, len(tasks)),
+            fn_args=(work, time_limit, self._memory_mib),
         )
         for row in answers.iter_rows():
             answer = pickle.loads(row["answer"])
@@ -134,21 +137,33 @@ class _Raised:
         self.error = error
 
 
-class _Worker:
-    """A Ray actor: hands one task after the other to its child process."""
+def _answer(
+    batch: dict[str, np.ndarray],
+    work: Callable[[Any], Any],
+    time_limit: Callable[[Any], float],
+    memory_mib: int | None,
+) -> dict[str, Any]:
+    """A Ray task: hands its tasks one after the other to the child process."""
+    engine = _child(memory_mib)
+    answers: list[bytes] = []
+    answer: Any
+    for task in batch["task"]:
+        try:
+            ((_, answer),) = engine.run(work, [pickle.loads(task)], time_limit)
+        except Exception as error:
+            if error.__cause__ is not None:  # where in the child it was raised, which a pickle leaves behind
+                error.add_note(str(error.__cause__))
+            answer = _Raised(error)
+        answers.append(pickle.dumps(answer))
+    return {"number": batch["number"], "answer": np.array(answers, dtype=object)}
 
-    def __init__(self, work: Callable[[Any], Any], time_limit: Callable[[Any], float], memory_mib: int | None) -> None:
-        self._work, self._time_limit, self._engine = work, time_limit, LocalEngine(1, memory_mib)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        answers: list[bytes] = []
-        answer: Any
-        for task in batch["task"]:
-            try:
-                ((_, answer),) = self._engine.run(self._work, [pickle.loads(task)], self._time_limit)
-            except Exception as error:
-                if error.__cause__ is not None:  # where in the child it was raised, which a pickle leaves behind
-                    error.add_note(str(error.__cause__))
-                answer = _Raised(error)
-            answers.append(pickle.dumps(answer))
-        return {"number": batch["number"], "answer": np.array(answers, dtype=object)}
+def _child(memory_mib: int | None) -> LocalEngine:
+    """The child process of this Ray worker: it outlives the task, but not a change of the GPU."""
+    global _kept
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if _kept is None or _kept[0] != gpus:
+        if _kept is not None:
+            _kept[1].close()
+        _kept = (gpus, LocalEngine(1, memory_mib))
+    return _kept[1]

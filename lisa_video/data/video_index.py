@@ -162,11 +162,15 @@ def _shown(packets: list[tuple[int | None, bool, bool]], first_key: int) -> tupl
 def _first_frame(path: str) -> tuple[int, tuple[int, int]]:
     """Quarter turns to the left, and the (H, W) of the stored picture."""
     with opened(path) as container:
-        frame = next(container.decode(container.streams.video[0]), None)
-        if frame is None:
-            raise _unreadable(path, "no frame in it can be decoded")
-        turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
-        return turns, (frame.height, frame.width)
+        for packet in container.demux(container.streams.video[0]):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                continue  # damage at the start does not spoil what comes after it
+            for frame in frames:
+                turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
+                return turns, (frame.height, frame.width)
+    raise _unreadable(path, "no frame in it can be decoded")
 
 
 def _unreadable(path: str | Path, why: str) -> VideoReadError:

@@ -114,9 +114,10 @@ def test_files_in_quarantine_count_whole_by_step_and_reason():
 
 
 def test_lost_clips_are_in_the_quarantine_list_too():
-    (line,) = judged("", "lost").quarantined()
-    assert (line.path, line.clip_id, line.reason) == ("a.mp4", "a-1", "damaged") and line.remedy
-    assert accounts(judged("", "lost")).quarantined == 1
+    damaged, lost = judged("", "lost").quarantined()
+    assert (lost.path, lost.clip_id, lost.reason) == ("a.mp4", "a-1", "damaged") and lost.remedy
+    assert damaged.clip_id is None and damaged.remedy and "frames 0 to 9 (10 frames)" in damaged.reason
+    assert accounts(judged("", "lost")).quarantined == 2
 
 
 def test_what_is_not_done_yet_is_waiting():

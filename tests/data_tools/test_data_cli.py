@@ -51,7 +51,10 @@ def test_quarantine_ends_with_status_3_and_the_last_lines_say_so(command, videos
     assert status == 3 and "What became of every second" in out and "No clip was kept" in out
     assert "1 files or folders match sources.ignore" in out
     last = out.splitlines()[-1]
-    assert last.startswith("1 files or clips could not be used") and str(tmp_path / "out/quarantine.jsonl") in last
+    assert (
+        last.startswith("1 files or parts of files could not be used")
+        and str(tmp_path / "out/quarantine.jsonl") in last
+    )
     assert "'good.mp4' goes into quarantine, step probe: not a readable video" in err
 
 

@@ -69,7 +69,7 @@ def test_what_is_no_file_is_named(videos):
         "loop.mp4": "the file cannot be looked at (Too many levels of symbolic links)",
         "inner/up": "a link back to a folder above it",
         "pipe.mp4": "not a regular file",
-        "caf\\xe9.mp4": "the name is not valid UTF-8",
+        "caf\\xe9.mp4": "the name is not valid Unicode",
     }
     assert paths(videos) == ["b.mp4", "inner/a.mp4"]
 
