@@ -32,9 +32,10 @@ class _TensorsOnly(nn.Module):
 
 
 def capture(model: ControlledDenoiser, example: EncodedBatch) -> None:
-    """Replace the model's forward pass by a replayed one, for batches shaped like the example.
+    """Replace the model's forward pass by a replayed one, for batches shaped like the example that are trained on.
 
-    Gradients lie in the graph's own memory: take them (optimizer step, then no gradients) before the next pass.
+    Other calls go on as before. Gradients lie in the graph's own memory: take them (optimizer step, then no gradients)
+    before the next pass.
 
     Args:
         model: on a GPU, in training mode, its parameters where they will stay.
@@ -45,8 +46,11 @@ def capture(model: ControlledDenoiser, example: EncodedBatch) -> None:
         tensor.detach().clone() for tensor in (example.latents, noise_levels, *example.condition, example.pose_maps)
     )
     graphed = torch.cuda.make_graphed_callables(_TensorsOnly(model), inputs, allow_unused_input=True)
+    eager, shape = model.forward, example.latents.shape
 
     def forward(x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor | None) -> Prediction:
+        if pose_maps is None or x_s.shape != shape or not torch.is_grad_enabled():
+            return eager(x_s, s, condition, pose_maps)
         parts: Any = graphed(x_s, s, *condition, pose_maps)
         return Prediction(*parts) if len(parts) == len(Prediction._fields) else Prediction(parts[0], None, None)
 
