@@ -55,7 +55,7 @@ _BENCHMARK = DemoRecipe(
 RECIPES = {
     "embedded": DemoRecipe(),
     "small": _BENCHMARK,
-    "medium": replace(_BENCHMARK, unet_widths=(96, 128, 128, 128)),
+    "medium": replace(_BENCHMARK, unet_widths=(64, 96, 128, 128)),
     "large": replace(_BENCHMARK, unet_widths=(128, 192, 256, 256)),
 }
 """By name: the shipped base, and the frozen bases of `configs/benchmark/standard.yaml`, which want a GPU."""
