@@ -48,7 +48,7 @@ def fvd_command(
         raise UserError(f"no start {start!r}", where="--start", remedy="use first or middle")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("there is no usable GPU", where=f"--device {device}", remedy="--device cpu")
-    network = load_extractor(extractor, cast(Any, resize), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = load_extractor(extractor, resize, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     protocol = ClipProtocol(frames, stride, clips_per_video or None, cast(Any, start))
     settings = FVDSettings(protocol, clips, infinite, seed, batch_size)
     result = run_fvd(real, fake, network, settings, cache=cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from eval.extractors.resizing import Resize
 from eval.features import FeatureExtractor, KeypointNetFeatures
@@ -12,14 +12,20 @@ from lisa_video.errors import UserError
 FORMS = "i3d[:PATH], i3d-torchscript:PATH, videomae:PATH, torchvision:NAME:PATH, keypoint-net[:PATH]"
 
 
-def load_extractor(name: str, resize: Resize = "squash", device: str = "cpu") -> FeatureExtractor:
-    """The extractor of this name; see `FORMS`.
+def load_extractor(name: str, how: str = "squash", device: str = "cpu") -> FeatureExtractor:
+    """The extractor of this name.
+
+    Args:
+        name: see `FORMS`.
+        how: one of `Resize`.
+        device: where to compute.
 
     Raises:
-        UserError: no such extractor, or its weights are missing or wrong.
+        UserError: no such extractor or resizing, or the weights are missing or wrong.
     """
-    if resize not in get_args(Resize):
-        raise UserError(f"no resizing {resize!r}", where="--resize", remedy=f"use one of {', '.join(get_args(Resize))}")
+    if how not in get_args(Resize):
+        raise UserError(f"no resizing {how!r}", where="--resize", remedy=f"use one of {', '.join(get_args(Resize))}")
+    resize = cast(Resize, how)
     kind, _, path = name.partition(":")
     if kind in ("i3d-torchscript", "videomae", "torchvision") and not path:
         raise UserError(f"{kind} needs weights", where="--extractor", remedy=f"use one of {FORMS}")

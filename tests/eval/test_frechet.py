@@ -81,6 +81,18 @@ def test_agrees_with_scipys_matrix_square_root(kind) -> None:
     assert frechet_distance(statistics(b), statistics(a), kind) == pytest.approx(expected, rel=1e-9)
 
 
+def test_agrees_with_cd_fvd():
+    """Values of cd-fvd 0.1.1 with scipy 1.17.1 for these float32 features, computed once and written down here.
+
+    `FeatureStats` and `cdfvd.compute_fvd_from_stats` divide by N; `frechet_distance` of its I3D, in float64, by N - 1.
+    """
+    generator = np.random.default_rng(11)
+    a = (generator.normal(size=(60, 8)) @ generator.normal(size=(8, 8)) + 1).astype(np.float32)
+    b = (generator.normal(size=(50, 8)) @ generator.normal(size=(8, 8))).astype(np.float32)
+    assert frechet_distance(statistics(a), statistics(b), "population") == pytest.approx(26.665445924468294, rel=1e-9)
+    assert frechet_distance(statistics(a), statistics(b)) == pytest.approx(27.02356260115198, rel=1e-9)
+
+
 def test_faults_of_the_input_are_explained() -> None:
     """Other dimensions, NaN, and too few clips."""
     five = statistics(np.eye(5))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.image.kid import poly_mmd
 
 from eval import kernel_distance as module
 from eval.kernel_distance import kernel_distance
@@ -40,6 +42,14 @@ def test_value_and_error_agree_with_a_double_loop(sets, monkeypatch):
             without.append(naive(*parts))
         variance += (count - 1) / count * np.sum((np.array(without) - np.mean(without)) ** 2)
     assert found.error == pytest.approx(np.sqrt(variance), rel=1e-9)
+
+
+def test_agrees_with_torchmetrics():
+    """Its unbiased polynomial MMD of two sets of equal size, as KID takes it of each subset."""
+    generator = np.random.default_rng(2)
+    real, fake = generator.normal(size=(30, 12)), generator.normal(size=(30, 12)) * 1.2 + 0.3
+    expected = poly_mmd(torch.from_numpy(real), torch.from_numpy(fake), degree=3, gamma=None, coef=1.0)
+    assert kernel_distance(real, fake).value == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_no_bias_however_few_the_clips():
