@@ -99,6 +99,8 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
         with av.open(f"file:{path}") as container:
             if not container.streams.video or any(word in container.format.name for word in _STILLS):
                 raise _unreadable(path, "there is no moving picture in it")
+            if container.streams.video[0].codec_context is None:
+                raise _unreadable(path, "its codec is not known")
             container.streams.video[0].codec_context.thread_count = 1
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:

@@ -31,7 +31,7 @@ def real_footage(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / "datasets/data" / name
 
 
-def encode_video(path: Path, frames: Pictures, fps: float = 12, pts: np.ndarray | None = None, **options: str) -> None:
+def write_video(path: Path, frames: Pictures, fps: float = 12, pts: np.ndarray | None = None, **options: str) -> None:
     """H.264, with the index first where the container allows it; frames are RGB arrays, or pictures in yuv420p."""
     rate = Fraction(fps).limit_denominator(1001)
     pictures = [
@@ -70,13 +70,13 @@ def write_good(folder: Path, clips: Sequence[Path]) -> set[str]:
     for name in (CARPHONE, BIKES):
         shutil.copy(real_footage(name), folder / name)
     figure = decode(clips[len(ODD_NAMES)])
-    encode_video(folder / "variable rate.mp4", figure, fps=25, pts=np.cumsum([1, 1, 1, 3] * (len(figure) // 4)))
-    encode_video(folder / "240 fps.mp4", np.concatenate([figure, figure[::-1]] * 8), fps=240)
-    encode_video(folder / "claims hours.mp4", np.concatenate([figure[::-1], figure]))
+    write_video(folder / "variable rate.mp4", figure, fps=25, pts=np.cumsum([1, 1, 1, 3] * (len(figure) // 4)))
+    write_video(folder / "240 fps.mp4", np.concatenate([figure, figure[::-1]] * 8), fps=240)
+    write_video(folder / "claims hours.mp4", np.concatenate([figure[::-1], figure]))
     _claim_duration(folder / "claims hours.mp4", seconds=36_000)
-    encode_video(folder / "nobody there.mp4", sliding_texture(8))
+    write_video(folder / "nobody there.mp4", sliding_texture(8))
     crowd = np.concatenate([np.concatenate([figure] * 6, axis=2)] * 5, axis=1)
-    encode_video(folder / "30 persons.mkv", crowd)
+    write_video(folder / "30 persons.mkv", crowd)
     return {*ODD_NAMES, CARPHONE, BIKES, "variable rate.mp4", "240 fps.mp4", "claims hours.mp4", "nobody there.mp4",
             "30 persons.mkv"}  # fmt: skip
 
@@ -93,12 +93,12 @@ def write_bad(folder: Path, clip: Path, locked: bool = True) -> dict[str, str]:
     _write_sound(folder / "sound.mp4")
     _write_no_frames(folder / "no frames.mp4")
     _write_damaged(folder / "damaged middle.mp4")
-    encode_video(folder / "cut short.mp4", sliding_texture(60), g="10")
+    write_video(folder / "cut short.mp4", sliding_texture(60), g="10")
     whole = (folder / "cut short.mp4").read_bytes()
     (folder / "cut short.mp4").write_bytes(whole[: len(whole) * 2 // 3])
     grey = np.full((8192 * 3 // 2, 8192), 128, np.uint8)
-    encode_video(folder / "8k.mp4", [av.VideoFrame.from_ndarray(grey, format="yuv420p")] * 2)
-    encode_video(folder / "1 fps.mp4", sliding_texture(8), fps=1)
+    write_video(folder / "8k.mp4", [av.VideoFrame.from_ndarray(grey, format="yuv420p")] * 2)
+    write_video(folder / "1 fps.mp4", sliding_texture(8), fps=1)
     (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
     (folder / "inner/up").symlink_to(folder)
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
@@ -157,7 +157,7 @@ def _write_no_frames(path: Path) -> None:
 
 def _write_damaged(path: Path) -> None:
     """60 frames in groups of 10; a packet in the third group is wiped out."""
-    encode_video(path, sliding_texture(60), g="10", bf="0")
+    write_video(path, sliding_texture(60), g="10", bf="0")
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][24]
         data = bytearray(path.read_bytes())
@@ -169,6 +169,12 @@ def _write_damaged(path: Path) -> None:
 def demo_clips(tiny_manifest) -> list[Path]:
     """Videos of 8 frames of 32 x 32 pixels with one figure."""
     return sorted((tiny_manifest.parent / "videos").rglob("*.mp4"))
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> EncodeVideo:
+    """See `write_video`."""
+    return write_video
 
 
 @pytest.fixture(scope="session")
