@@ -108,6 +108,39 @@ def train(
     raise typer.Exit(launch_training(config, overrides or [], num_processes, dry_run=dry_run))
 
 
+@app.command("plan")
+def plan(
+    config: Annotated[Path, typer.Argument(help="YAML file, see configs/")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs over all machines")] = 1,
+    gpu_memory: Annotated[float | None, typer.Option(min=1, help="of one GPU, in GB (10^9 bytes)")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, in bytes, for programs")] = False,
+    remedies: Annotated[bool, typer.Option(help="also try smaller settings, if it does not fit")] = True,
+) -> None:
+    """Predict the memory of a run on each GPU, for each ZeRO stage. Needs neither weights nor data nor a GPU.
+
+    Exit status 1: the run does not fit as configured.
+
+    Example: `lisa-video plan configs/svd_pose_lisa.yaml --gpus 8 --gpu-memory 80`
+    """
+    import json
+
+    from lisa_video.config.load import load_config
+    from lisa_video.planning.plan import plan_run
+    from lisa_video.planning.plan import remedies as find_remedies
+
+    gpu_bytes = None if gpu_memory is None else int(gpu_memory * 1e9)
+    planned = plan_run(load_config(config, overrides or []), gpus, gpu_bytes, count_flops=True)
+    found = find_remedies(planned) if planned.fits is False and remedies else []
+    if as_json:
+        typer.echo(json.dumps({**planned.as_json(), "remedies": found}, indent=1))
+    else:
+        typer.echo(planned.as_text())
+        for setting, saved in found[:5]:
+            typer.echo(f"  {saved / 1e9:6.1f} GB less with {setting}")
+    raise typer.Exit(1 if planned.fits is False else 0)
+
+
 @app.command("sample")
 def sample(
     run: Annotated[Path, typer.Argument(help="run_dir of a training run")],

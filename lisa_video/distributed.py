@@ -9,13 +9,18 @@ import torch
 import torch.distributed as dist
 
 
-def prepare_environment() -> None:
-    """Settings that DeepSpeed reads when it is imported; call it before that. What the user has set stays."""
+def prepare_environment(*, compiles: bool = False) -> None:
+    """Settings that DeepSpeed reads when it is imported; call it before that. What the user has set stays.
+
+    Args:
+        compiles: whether the run uses torch.compile.
+    """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # Nothing here is compiled. DeepSpeed decorates an optimizer that we do not use with torch.compile, which would
-    # import the whole compiler at each start, for seconds.
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    if not compiles:
+        # DeepSpeed decorates an optimizer that we do not use with torch.compile, which would import the whole
+        # compiler at each start, for seconds.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 def rank() -> int:

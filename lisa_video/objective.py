@@ -110,12 +110,15 @@ class Objective:
         sigmas: distribution of the noise level.
         lisa_weight: lambda of each clip.
         seed: of the run; draws are functions of (seed, sample position).
+        lisa_every: k: only every k-th micro-batch has the LISA loss, with k times its weight, so that the expected
+            gradient stays. The other micro-batches cost what a plain ControlNet's cost.
     """
 
     process: NoiseProcess
     sigmas: SigmaDistribution
     lisa_weight: LISAWeight
     seed: int
+    lisa_every: int = 1
 
     def draw(self, batch: EncodedBatch) -> tuple[Float[Tensor, " B"], Float[Tensor, "B F C h w"]]:
         """Noise level of each clip, one for all its frames, and standard normal noise."""
@@ -123,15 +126,18 @@ class Objective:
         sigma = self.sigmas.icdf(uniform(self.seed, batch.positions, "sigma", x0.device))
         return sigma, normal(x0.shape[1:], self.seed, batch.positions, "noise", x0.device)
 
-    def __call__(self, model: nn.Module, batch: EncodedBatch) -> LossTerms:
+    def __call__(self, model: nn.Module, batch: EncodedBatch, micro_batch: int = 0) -> LossTerms:
         """One pass over a batch.
 
         Args:
             model: `ControlledDenoiser`, possibly inside an engine.
             batch: encoded clips.
+            micro_batch: its number since the start of the run, the same on all ranks: all take the same time.
         """
         sigma, noise = self.draw(batch)
         x_s = self.process.add_noise(batch.latents, noise, sigma)
         target = self.process.target(batch.latents, noise, sigma)
-        prediction = model(x_s, sigma, batch.condition, batch.pose_maps)
-        return loss_terms(prediction, target, sigma, self.lisa_weight(sigma, batch.positions))
+        plain = {"align": False} if micro_batch % self.lisa_every else {}
+        prediction = model(x_s, sigma, batch.condition, batch.pose_maps, **plain)
+        weight = self.lisa_weight(sigma, batch.positions) * self.lisa_every
+        return loss_terms(prediction, target, sigma, weight)

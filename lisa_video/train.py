@@ -54,7 +54,7 @@ def _train(config_path: str, overrides: list[str], dry_run: bool) -> int:
         return 0
     check_run(config)
     warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed|torch")
-    prepare_environment()
+    prepare_environment(compiles=config.training.compile)
     from lisa_video.training.engine import start_process_group  # imports deepspeed: seconds
     from lisa_video.training.stopping import EXIT_STOPPED, RunStoppedError
     from lisa_video.training.trainer import Trainer

@@ -60,6 +60,7 @@ class LISAConfig(Section):
     temporal_pooling: bool = True  # each frame sees the feature's mean over the clip
     last_init: Literal["zero", "default"] = "zero"  # "zero" as published
     decoder_rate: Annotated[float, Field(gt=0)] = 1.0  # learning rate of the decoder, in units of optimizer.lr
+    every: Positive = 1  # k: the loss is computed on every k-th micro-batch, k times as heavy; cheaper and noisier
 
 
 class NoiseConfig(Section):
@@ -100,7 +101,10 @@ class TrainingConfig(Section):
     gradient_accumulation: Positive = 1
     precision: Literal["fp32", "bf16"] = "bf16"
     zero_stage: Literal[0, 1, 2] = 2
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["branch", "decoder"] = (
+        True  # where activations are computed twice; true: both
+    )
+    compile: bool = False  # torch.compile the pass: minutes at the start
     cuda_graphs: bool = False  # replay the captured pass: for small networks, whose kernels are shorter than launches
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
@@ -169,6 +173,8 @@ class RunConfig(Section):
         training = self.training
         if training.cuda_graphs and (training.gradient_checkpointing or training.gradient_accumulation > 1):
             raise ValueError("training.cuda_graphs needs gradient_checkpointing: false and gradient_accumulation: 1")
+        if training.cuda_graphs and (training.compile or (self.lisa is not None and self.lisa.every > 1)):
+            raise ValueError("training.cuda_graphs captures one pass as it is: training.compile: false, lisa.every: 1")
         if training.cuda_graphs and self.data.buckets is not None:
             raise ValueError("training.cuda_graphs needs clips of one size: data.buckets: null")
         if min([self.data.num_frames, *(bucket[2] for bucket in self.data.buckets or ())]) < 2:

@@ -65,6 +65,9 @@ class SideBranch(nn.Module):
         """Features by name, in the order of `BranchOutput.features`: "down_0", "down_1", ..., "mid"."""
         raise NotImplementedError
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep less of the forward pass, compute it again in the backward pass; may do nothing."""
+
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write settings and weights as files; the backbone package's `load_branch` reads them."""
         raise NotImplementedError
@@ -83,6 +86,9 @@ class Backbone(nn.Module, ABC):
     def decode(self, state: Any, residuals: ControlResiduals | None) -> Tensor:
         """The rest of the forward pass: F of shape (B, F, C, h, w). `encode` then `decode` is the stock forward."""
 
+    def enable_gradient_checkpointing(self) -> None:
+        """As in `SideBranch`, for `decode`: `encode` has no backward pass."""
+
 
 class Codec(nn.Module, ABC):
     """Pixels to latents and back, and the reference image to a `Condition`; frozen, outside the training engine."""
@@ -90,6 +96,7 @@ class Codec(nn.Module, ABC):
     latent_channels: int
     latent_stride: int
     size_multiple: int
+    embedding_width: int  # D of the reference's tokens
 
     @abstractmethod
     def encode_video(self, frames: Float[Tensor, "B F 3 H W"]) -> Float[Tensor, "B F C h w"]:

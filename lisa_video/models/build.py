@@ -119,3 +119,17 @@ def _check_pose_channels(config: RunConfig, parts: BackboneParts) -> None:
             where="branch.pose_channels",
             remedy=f"give log2({parts.codec.latent_stride}) + 1 widths",
         )
+
+
+def checkpoint_activations(model: ControlledDenoiser, where: bool | str) -> None:
+    """Compute the blocks' activations a second time in the backward pass instead of keeping them.
+
+    Args:
+        model: to change; its outputs stay the same.
+        where: True, False, "branch", or "decoder": the frozen network's half behind the residuals, the only one of
+            its halves that has a backward pass.
+    """
+    if where in (True, "branch"):
+        model.branch.enable_gradient_checkpointing()
+    if where in (True, "decoder"):
+        model.backbone.enable_gradient_checkpointing()

@@ -60,6 +60,7 @@ class ControlledDenoiser(nn.Module):
         s: Float[Tensor, " B"],
         condition: Condition,
         pose_maps: Float[Tensor, "B F 3 H W"] | None,
+        align: bool = True,
     ) -> Prediction:
         """One pass; the frozen encoder half runs once and without gradients.
 
@@ -68,6 +69,7 @@ class ControlledDenoiser(nn.Module):
             s: noise level of each clip.
             condition: reference image and time ids.
             pose_maps: drawn skeletons in [0, 1]; None runs the frozen network alone (the uncontrolled floor).
+            align: compute what LISA needs besides, if there is a decoder; False is the plain ControlNet's pass.
         """
         process, dtype = self.backbone.process, self.dtype
         model_input, timestep = process.model_input(x_s, s).to(dtype), process.timestep(s)
@@ -81,7 +83,7 @@ class ControlledDenoiser(nn.Module):
 
         branch = self.branch(model_input, timestep, condition, pose_maps.to(dtype))
         controlled = self.backbone.decode(state, branch.residuals).float()
-        if self.decoder is None:
+        if self.decoder is None or not align:
             return Prediction(controlled, None, None)
         with torch.no_grad():
             frozen = self.backbone.decode(state, None).float()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
+from lisa_video.planning.memory import REDUCE_BUCKET
 
 
 def start_process_group() -> None:
@@ -40,6 +41,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
             "stage": config.training.zero_stage,
             "overlap_comm": torch.cuda.is_available(),
             "contiguous_gradients": True,
+            "reduce_bucket_size": REDUCE_BUCKET,
         },
         "zero_allow_untested_optimizer": True,
         "wall_clock_breakdown": False,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
-from torch import nn
 from tqdm import tqdm
 
 from lisa_video import distributed
@@ -20,7 +19,14 @@ from lisa_video.data.cache_source import check_codec
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import build_loader
 from lisa_video.held_out_loss import HeldOutLoss
-from lisa_video.models.build import build_backbone, build_denoiser, build_sigmas, check_size, parameter_counts
+from lisa_video.models.build import (
+    build_backbone,
+    build_denoiser,
+    build_sigmas,
+    check_size,
+    checkpoint_activations,
+    parameter_counts,
+)
 from lisa_video.models.weights import codec_digest, conditioning_contract, save_weights, weights_digest, weights_folder
 from lisa_video.objective import Objective, build_lisa_weight
 from lisa_video.training.checkpoint import Checkpoints
@@ -56,12 +62,13 @@ class Trainer:
             check_codec(config.data.cache, codec_digest(parts))
         self.codec = parts.codec.to(device)
         self.model = build_denoiser(config, parts).to(device)
-        if config.training.gradient_checkpointing:
-            _checkpoint_activations(self.model)
+        checkpoint_activations(self.model, config.training.gradient_checkpointing)
         self.contract = conditioning_contract(config, parts)
-        weight = build_lisa_weight(config.lisa)
-        self.objective = Objective(parts.backbone.process, build_sigmas(config.noise), weight, config.seed)
+        weight, every = build_lisa_weight(config.lisa), config.lisa.every if config.lisa is not None else 1
+        self.objective = Objective(parts.backbone.process, build_sigmas(config.noise), weight, config.seed, every)
         claim_run_dir(self.run_dir, config)
+        if config.training.compile:
+            self.model.compile()
         self.engine = Engine(self.model, config)
         self.average = MovingAverage(self.model.trainable, config.optimizer.ema_decay)
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints", config.training.keep_checkpoints)
@@ -138,13 +145,14 @@ class Trainer:
         # 1. the rate of this step
         self.engine.set_rate(self.samples_seen)
         # 2. losses and gradients
-        for _ in range(self.config.training.gradient_accumulation):
+        accumulation = self.config.training.gradient_accumulation
+        for number in range(accumulation):
             batch = self._next(batches)
             encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
             if self.config.training.cuda_graphs and not self._captured:
                 capture(self.model, encoded)
                 self._captured = True
-            terms = self.objective(self.engine.module, encoded)
+            terms = self.objective(self.engine.module, encoded, self.step * accumulation + number)
             self.engine.backward_and_step(terms.total)
             self.meter.add(terms)
         # 3. what is kept
@@ -243,10 +251,3 @@ class Trainer:
             }
             self._done_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         distributed.barrier()
-
-
-def _checkpoint_activations(model: nn.Module) -> None:
-    """Recompute the blocks' activations in the backward pass, in every part that offers it."""
-    for module in model.modules():
-        if getattr(module, "_supports_gradient_checkpointing", False):
-            module.enable_gradient_checkpointing()  # type: ignore[operator]

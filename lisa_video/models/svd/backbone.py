@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lisa_video.diffusion.edm import EDMProcess
 from lisa_video.models.backbone import Backbone, Condition, ControlResiduals
+from lisa_video.models.svd.checkpointing import checkpoint_layers
 from lisa_video.models.svd.forward import EncoderState, decode, encode
 from lisa_video.models.svd.side_branch import with_image_latents
 
@@ -37,3 +38,7 @@ class SVDBackbone(Backbone):
     def decode(self, state: EncoderState, residuals: ControlResiduals | None) -> Float[Tensor, "B F C h w"]:
         """Decoder half, with or without residuals."""
         return decode(self.unet, state, residuals)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep the inputs of the decoder half's layers only."""
+        checkpoint_layers(self.unet.up_blocks)

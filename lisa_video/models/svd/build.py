@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from lisa_video.errors import UserError
 from lisa_video.models.backbone import Backbone, BackboneParts
@@ -17,6 +18,20 @@ from lisa_video.models.svd.codec import SVDCodec
 from lisa_video.models.svd.norm import STOCK_GROUPS, set_norm_groups
 from lisa_video.models.svd.side_branch import TemporalControlNet
 
+# Sizes of stabilityai/stable-video-diffusion-img2vid; its UNet is what the class makes by default.
+_PUBLISHED_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+_PUBLISHED_CLIP: dict[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "projection_dim": 1024,
+}
 _FOLDERS = ("unet", "vae", "image_encoder", "feature_extractor")
 
 
@@ -82,6 +97,31 @@ def build(path: str, options: dict[str, Any]) -> BackboneParts:
     for module in (unet, vae):
         set_norm_groups(module, settings.norm_groups)
     return parts_from_modules(unet, vae, image_encoder, feature_extractor, settings.frames_per_chunk)
+
+
+def outline(path: str, options: dict[str, Any]) -> BackboneParts:
+    """The same parts without weights, on the meta device: for plans of runs whose weights are elsewhere.
+
+    Args:
+        path: local folder; or any hub repository, for which the published sizes are taken.
+        options: fields of `SVDOptions`.
+
+    Raises:
+        UserError: wrong layout, or an unknown option.
+    """
+    check_layout(path)
+    settings, folder = _parse_options(options), Path(path)
+    configs = {name: folder / name / "config.json" for name in ("unet", "vae", "image_encoder")}
+    local = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in configs.items() if file.is_file()}
+    with torch.device("meta"):
+        unet = UNetSpatioTemporalConditionModel.from_config(local.get("unet", {}))
+        vae = AutoencoderKLTemporalDecoder.from_config(local.get("vae", _PUBLISHED_VAE))
+        clip = CLIPVisionConfig(**local.get("image_encoder", _PUBLISHED_CLIP))
+        image_encoder = CLIPVisionModelWithProjection(clip)
+    for module in (unet, vae):
+        set_norm_groups(module, settings.norm_groups)
+        module.to("meta")  # diffusers makes some parameters on the CPU whatever the device
+    return parts_from_modules(unet, vae, image_encoder, CLIPImageProcessor(), settings.frames_per_chunk)
 
 
 def _parse_options(options: dict[str, Any]) -> SVDOptions:

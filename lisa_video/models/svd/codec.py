@@ -44,6 +44,7 @@ class SVDCodec(Codec):
         self.frames_per_chunk = frames_per_chunk
         self.latent_channels: int = vae.config.latent_channels
         self.latent_stride: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.embedding_width: int = image_encoder.config.projection_dim
         self.size_multiple = self.latent_stride * unet_downscaling
         self.register_buffer("clip_mean", torch.tensor(feature_extractor.image_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("clip_std", torch.tensor(feature_extractor.image_std).view(1, 3, 1, 1), persistent=False)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lisa_video.models.backbone import BranchOutput, Condition, ControlResiduals, FeatureSpec, SideBranch
 from lisa_video.models.pose_encoder import PoseEncoder
+from lisa_video.models.svd.checkpointing import checkpoint_layers
 from lisa_video.models.svd.forward import encode
 from lisa_video.models.svd.norm import STOCK_GROUPS, set_norm_groups
 
@@ -66,8 +67,6 @@ class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[m
         pose_last_init: see `PoseEncoder`.
         norm_groups: groups of all normalisation layers, see `norm.set_norm_groups`.
     """
-
-    _supports_gradient_checkpointing = True
 
     new_layers: ClassVar[tuple[str, ...]] = ("pose_encoder", "zero_convs", "zero_conv_mid")
 
@@ -163,6 +162,10 @@ class TemporalControlNet(ModelMixin, SideBranch, ConfigMixin):  # type: ignore[m
             for name in _SHARED_MODULES:
                 getattr(branch, name).load_state_dict(getattr(unet, name).state_dict())
         return branch
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep the layers' inputs only."""
+        checkpoint_layers(self)
 
     def forward(
         self,
