@@ -111,11 +111,11 @@ def test_offloading_moves_to_the_host():
 
 @pytest.fixture
 def plan(tiny_config, traces):
-    """`plan(10**9, "training.zero_stage=1")`: the plan for two GPUs of so many bytes."""
+    """`plan(10**9, "training.zero_stage=1")`: the plan for eight GPUs of so many bytes."""
 
     def build(gpu_bytes, *overrides):
-        memory = {layout: rank_memory(traces["plain"], layout, 2, bf16=False) for layout in LAYOUTS}
-        return RunPlan(tiny_config(*overrides), 2, gpu_bytes, traces["plain"], memory)
+        memory = {layout: rank_memory(traces["plain"], layout, 8, bf16=False) for layout in LAYOUTS}
+        return RunPlan(tiny_config(*overrides), 8, gpu_bytes, traces["plain"], memory)
 
     return build
 
