@@ -1,40 +1,62 @@
-"""The benchmark compares like with like: both ways to compute LISA give the same loss and gradients."""
+"""The benchmark compares like with like: all ways to compute LISA give the same loss and gradients."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-PATH = Path(__file__).parents[1] / "benchmarks/lisa_step.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+MODULES = ("joint_decode", "step_variants", "step_profile", "training_step")
 
 
 @pytest.fixture(scope="module")
-def lisa_step():
-    spec = importlib.util.spec_from_file_location("lisa_step", PATH)
-    sys.modules["lisa_step"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["lisa_step"]
+def benchmark():
+    """The modules of the benchmark, by name."""
+    sys.path.insert(0, str(FOLDER))
+    yield {name: importlib.import_module(name) for name in MODULES}
+    sys.path.remove(str(FOLDER))
+    for name in MODULES:
+        del sys.modules[name]
 
 
-def test_two_forwards_and_one_and_a_half_are_the_same_step(lisa_step):
-    bench = lisa_step.Bench(replace(lisa_step.TINY, clips=1, frames=2, latent_side=8))
+def test_all_ways_to_compute_lisa_are_the_same_step(benchmark):
+    variants = benchmark["step_variants"]
+    setting = variants.TINY.changed(clips=1, frames=2, height=32, width=32)
+    parts, config, batch = variants.build_parts(setting), variants.run_config(setting), variants.make_batch(setting)
+    switch = variants.Switch(variants.build_denoiser(config, parts))
+    variants.open_zero_convolutions(switch.model)
+    objective = variants.Objective(
+        parts.backbone.process, variants.build_sigmas(config.noise), variants.LISAWeight(0.2), 0
+    )
+    encoded = variants.encode_batch(parts.codec, batch, variants.ConditioningConfig(), 0)
     gradients = {}
-    for variant in ("lisa", "lisa_two_forwards"):
-        bench.objective(bench.models[variant], bench.batch).total.backward()
-        gradients[variant] = [p.grad.clone() for p in bench.models["lisa"].trainable.parameters()]
-        bench.optimizers[variant].zero_grad(set_to_none=True)
-    assert all(torch.equal(a, b) for a, b in zip(*gradients.values(), strict=True))
+    for switch.mode in ("lisa", "two_forwards", "joint", "plain"):
+        objective(switch, encoded).total.backward()
+        gradients[switch.mode] = [p.grad.clone() for p in switch.model.branch.parameters()]
+        switch.zero_grad(set_to_none=True)
+    assert all(torch.equal(a, b) for a, b in zip(gradients["lisa"], gradients["two_forwards"], strict=True))
+    for a, b in zip(gradients["lisa"], gradients["joint"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+    assert any(not torch.equal(a, b) for a, b in zip(gradients["lisa"], gradients["plain"], strict=True))
 
 
-def test_report_holds_medians_and_ratios(lisa_step):
-    seconds = {"controlnet": [1.0, 1.0, 9.0], "lisa": [1.5, 1.5, 1.5], "lisa_two_forwards": [2.0, 2.0, 0.1]}
-    memory = {variant: {"peak_mib": 2.0, "steps_mib": 1.0} for variant in lisa_step.VARIANTS}
-    result = lisa_step.report(lisa_step.TINY, seconds, memory)
-    assert result["time_ratios"]["lisa/controlnet"] == 1.5
-    assert result["time_ratios"]["lisa_two_forwards/lisa"] == 1.333
+def test_results_hold_medians_and_ratios(benchmark):
+    training_step = benchmark["training_step"]
+    measure = training_step.Measure(training_step.TINY, {"plain": None, "lisa": None}, {})
+    measure.seconds = {"plain": [1.0, 1.0, 9.0], "lisa": [1.5, 1.5, 1.5]}
+    results = measure.results()
+    assert results["time_ratios"] == {"lisa/plain": 1.5}
+    assert results["seconds"]["plain"]["median"] == 1.0
+
+
+def test_an_error_of_one_part_is_recorded_and_the_rest_goes_on(benchmark, tmp_path):
+    training_step = benchmark["training_step"]
+    report = training_step.Report(tmp_path / "out.json", training_step.TINY)
+    report.attempt("bad", lambda: 1 / 0)
+    report.attempt("good", lambda: {"value": 3})
+    written = training_step.json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert "ZeroDivisionError" in written["bad"]["error"] and written["good"]["value"] == 3
