@@ -302,7 +302,8 @@ def _stop_checkpointing(module: nn.Module) -> list[tuple[nn.Module, Any]]:
 
 def open_zero_convolutions(model: ControlledDenoiser) -> None:
     """As after some training: behind zero weights, some kernels would see zeros only."""
-    for conv in (*model.branch.zero_convs, model.branch.zero_conv_mid):
+    last = [] if model.decoder is None else [model.decoder.conv_out]
+    for conv in (*model.branch.zero_convs, model.branch.zero_conv_mid, *last):
         nn.init.normal_(conv.weight, std=0.01)
 
 
