@@ -135,7 +135,7 @@ def _flash_attention() -> Iterator[None]:
 
 
 @final
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages that were made while it is active and are still referenced.
 
     Args:
@@ -143,17 +143,17 @@ class _LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = self._gradients = 0
         self._seen: set[int] = set()
         self._peaks: list[tuple[int, int]] = []
         parameters = [p for p in model.parameters() if p.requires_grad]
         self._total = max(sum(p.numel() * p.element_size() for p in parameters), 1)
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(self._take)
+            parameter.register_post_accumulate_grad_hook(self._take)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> _LiveBytes:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def peaks(self) -> tuple[tuple[int, float], ...]:

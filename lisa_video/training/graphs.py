@@ -48,9 +48,11 @@ def capture(model: ControlledDenoiser, example: EncodedBatch) -> None:
     graphed = torch.cuda.make_graphed_callables(_TensorsOnly(model), inputs, allow_unused_input=True)
     eager, shape = model.forward, example.latents.shape
 
-    def forward(x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor | None) -> Prediction:
-        if pose_maps is None or x_s.shape != shape or not torch.is_grad_enabled():
-            return eager(x_s, s, condition, pose_maps)
+    def forward(
+        x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor | None, align: bool = True
+    ) -> Prediction:
+        if pose_maps is None or x_s.shape != shape or not align or not torch.is_grad_enabled():
+            return eager(x_s, s, condition, pose_maps, align)
         parts: Any = graphed(x_s, s, *condition, pose_maps)
         return Prediction(*parts) if len(parts) == len(Prediction._fields) else Prediction(parts[0], None, None)
 
