@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.evaluation import Evaluation
+from eval.protocol import require_same_protocol
 from eval.scores import Scores
 from lisa_video.pose.keypoints import Keypoints
 
@@ -18,7 +20,7 @@ class ArmResult:
 
     Attributes:
         name: as it stands in the report, for example "Baseline" or "LISA".
-        scores: see `Scores`.
+        evaluation: everything that is known of its clips.
         videos: clip_id -> (F, H, W, 3) uint8, at least the clips that are shown.
         metrics: rows of `metrics.jsonl`; used are step, denoising (else loss), lisa_ratio and pck_<threshold>.
         steps: optimiser steps; None for an arm without training.
@@ -28,13 +30,31 @@ class ArmResult:
     """
 
     name: str
-    scores: Scores
+    evaluation: Evaluation
     videos: Mapping[str, np.ndarray] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     steps: int | None = None
     training_seconds: float | None = None
     parameters: int | None = None
     config_yaml: str = ""
+
+    @property
+    def scores(self) -> Scores:
+        """Pose accuracy by the first detector: that of the headline."""
+        return self.evaluation.poses[0]
+
+
+def require_comparable(arms: Sequence[ArmResult]) -> None:
+    """Refuse arms whose numbers were measured by other protocols, part by part.
+
+    Raises:
+        UserError: two protocols differ; names the items.
+    """
+    for parts in (lambda arm: arm.evaluation.poses, lambda arm: arm.evaluation.distances):
+        for same in zip(*map(parts, arms), strict=True):
+            require_same_protocol([part.protocol for part in same])
+    require_same_protocol([arm.evaluation.pixels.protocol for arm in arms])
+    require_same_protocol([arm.evaluation.loss.protocol for arm in arms if arm.evaluation.loss is not None])
 
 
 @dataclass(frozen=True)

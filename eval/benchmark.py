@@ -5,22 +5,21 @@ Every stage is a file or a finished run, so the same command goes on after a kil
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError
 
-from eval.checkpoints import chosen_steps, learning_curve, score_checkpoints, score_floor
-from eval.generate import GenerationJob, generate
-from eval.held_out_loss import held_out_loss
+from eval.checkpoints import chosen_steps, learning_curves
+from eval.evaluation import Evaluation, Measures, evaluate, prepare
+from eval.generate import GenerationJob
+from eval.json_files import write_json
 from eval.learning_curves import LearningCurve, speed_up
 from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
-from eval.scores import Scores
 from eval.training_runs import TrainingRun, train_runs
 from lisa_video.config.schema import Positive, Section
 from lisa_video.errors import UserError
@@ -42,7 +41,10 @@ class BenchmarkConfig(Section):
     overrides: tuple[str, ...] = ()  # of all arms
     checkpoints: Positive = 8  # at even distances
     eval_clips: Annotated[int, Field(ge=2)] = 32
+    detectors: tuple[str, ...] = ()  # of poses; empty: keypoint_net, and mediapipe where it is installed
+    fvd: bool = False  # I3D, whose weights package must be installed
     num_processes: Positive = 2  # ranks of a training run, and processes of sampling
+    scoring_processes: Positive | None = None  # that search for poses; null: as many
     parallel_runs: Positive = 1  # training runs side by side on this machine
     sampling_batch: Positive | None = None  # clips sampled at once; null: 32 on a GPU, 4 on a CPU
 
@@ -63,55 +65,58 @@ def load_benchmark(path: Path) -> BenchmarkConfig:
         raise UserError(f"{key}: {what['msg']}", where=path, remedy="mend this key; see eval/benchmark.py") from error
 
 
-def run_benchmark(
-    config: BenchmarkConfig, *, manifest: str, detector_dir: str, last_stage: Stage = "report"
-) -> Path | None:
+def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage = "report") -> Path | None:
     """Train, sample, score and report; returns the report.
 
     Args:
         config: the experiment.
         manifest: data set of all arms.
-        detector_dir: keypoint network that finds the poses again.
         last_stage: where to stop; None is returned if that is before the report.
 
     Raises:
-        UserError: a run failed or was started with other settings.
+        UserError: a run failed or was started with other settings, or a measure cannot be loaded.
         SystemExit: see `train_runs`.
     """
+    measures = Measures.chosen(config.detectors, fvd=config.fvd)
+    if last_stage != "train":
+        measures.check()  # before hours of training
     runs = {arm: {seed: _training(config, arm, seed, manifest) for seed in config.seeds} for arm in config.arms}
-    everything = [run for arm in runs.values() for run in arm.values()]
+    everything = [run for of_arm in runs.values() for run in of_arm.values()]
     train_runs(everything, at_once=config.parallel_runs, num_processes=config.num_processes)
     if last_stage == "train":
         return None
-    for job in _jobs(config, [str(run.folder) for run in everything]):
-        generate(job, config.num_processes)
-        if job.source != "codec":
-            held_out_loss(job)
+    jobs = list(_jobs(config, [str(run.folder) for run in everything]))
+    for job in jobs:
+        prepare(job, measures, config.num_processes)
     if last_stage == "sample":
         return None
-    curves, finals, floor = [], [], None
-    for arm in config.arms:
-        scored: dict[int, dict[int, Scores]] = {}
-        for seed in config.seeds:
-            run_dir = str(runs[arm][seed].folder)
-            job = GenerationJob(run_dir, config.eval_clips)
-            floor = floor or score_floor(job, detector_dir, config.num_processes)
-            steps = chosen_steps(run_dir)
-            scored[seed] = {0: floor} | score_checkpoints(job, steps, detector_dir, config.num_processes)
-        finals.append((arm, str(runs[arm][config.seeds[0]].folder)))
-        curves.append(learning_curve(arm, scored, HEADLINE_THRESHOLD))
+    truth, searching = replace(jobs[0], source="truth"), config.scoring_processes or config.num_processes
+    found = {job: evaluate(job, measures, searching, truth=truth) for job in jobs}
+    if last_stage == "score":
+        return None
+    floor = found[jobs[0]]
+    scored = {
+        arm: {seed: {0: floor} | _kept(found, str(run.folder)) for seed, run in of_arm.items()}
+        for arm, of_arm in runs.items()
+    }
+    curves = learning_curves(scored, HEADLINE_THRESHOLD)
     out = Path(config.out) / "report.html"
     compare(
-        finals,
+        [(arm, str(of_arm[config.seeds[0]].folder)) for arm, of_arm in runs.items()],
         out,
-        detector_dir=detector_dir,
+        measures=measures,
         num_clips=config.eval_clips,
-        num_processes=config.num_processes,
+        num_processes=searching,
         note=config.note,
         curves=curves,
     )
-    _write_summary(Path(config.out) / "benchmark.json", config, curves)
+    write_json(Path(config.out) / "benchmark.json", _summary(config, curves))
     return out
+
+
+def _kept(found: Mapping[GenerationJob, Evaluation], run_dir: str) -> dict[int, Evaluation]:
+    """The evaluations of a run's checkpoints, by step."""
+    return {job.step: one for job, one in found.items() if job.run_dir == run_dir and job.step is not None}
 
 
 def _jobs(config: BenchmarkConfig, run_dirs: Sequence[str]) -> Iterator[GenerationJob]:
@@ -133,17 +138,22 @@ def _training(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> Tr
     return TrainingRun(run.config, (*overrides, f"training.export_every={every}"))
 
 
-def _write_summary(path: Path, config: BenchmarkConfig, curves: list[LearningCurve]) -> None:
+def _summary(config: BenchmarkConfig, curves: Mapping[str, Sequence[LearningCurve]]) -> dict[str, Any]:
     """Every number of the curves, for programs and for plots of several experiments."""
-    arms: list[dict[str, Any]] = []
-    for curve in curves:
+
+    def numbers(curve: LearningCurve, baseline: LearningCurve) -> dict[str, Any]:
         low, high = curve.band()
-        arms.append({
+        return {
             "arm": curve.arm, "overrides": config.arms[curve.arm], "steps": curve.steps.tolist(),
-            "pck": curve.accuracy.tolist(), "low": low.tolist(), "high": high.tolist(),
-            "pck_per_seed": curve.accuracy_per_seed.tolist(), "speed_up": asdict(speed_up(curves[0], curve)),
-        })  # fmt: skip
-    summary = {"config": config.model_dump(mode="json"), "threshold": HEADLINE_THRESHOLD, "arms": arms}
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+            "values": curve.values.tolist(), "low": low.tolist(), "high": high.tolist(),
+            "values_per_seed": curve.values_per_seed.tolist(), "speed_up": asdict(speed_up(baseline, curve)),
+        }  # fmt: skip
+
+    return {
+        "config": config.model_dump(mode="json"),
+        "threshold": HEADLINE_THRESHOLD,
+        "measures": [
+            {"measure": measure, "arms": [numbers(curve, of_arms[0]) for curve in of_arms]}
+            for measure, of_arms in curves.items()
+        ],
+    }

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.arms import ArmResult, require_comparable
+from eval.evaluation import Evaluation, Measures, evaluate
 from eval.generate import GenerationJob
 from eval.learning_curves import LearningCurve
-from eval.protocol import require_same_protocol
 from eval.report import HEADLINE_THRESHOLD
-from eval.run import compare, evaluate
-from eval.scores import Scores, threshold_key
+from eval.run import compare
+from eval.scores import threshold_key
+from eval.tables import detector_name
 from lisa_video.errors import UserError
 from lisa_video.models.weights import kept_steps
 
@@ -37,28 +39,33 @@ def chosen_steps(run_dir: str | Path, wanted: Sequence[int] = ()) -> list[int]:
 
 
 def score_checkpoints(
-    job: GenerationJob, steps: Sequence[int], detector_dir: str, num_processes: int = 1
-) -> dict[int, Scores]:
+    job: GenerationJob,
+    steps: Sequence[int],
+    measures: Measures,
+    num_processes: int = 1,
+    *,
+    truth: GenerationJob | None = None,
+) -> dict[int, Evaluation]:
     """Scores by step; what was scored before is read, so a killed evaluation goes on."""
-    return {step: evaluate(replace(job, step=step), detector_dir, num_processes) for step in steps}
+    return {step: evaluate(replace(job, step=step), measures, num_processes, truth=truth) for step in steps}
 
 
-def score_floor(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> Scores:
+def score_floor(job: GenerationJob, measures: Measures, num_processes: int = 1) -> Evaluation:
     """Scores of the frozen network alone: step 0 of every run on it, since a new branch changes nothing."""
-    return evaluate(replace(job, source="uncontrolled", step=None), detector_dir, num_processes)
+    return evaluate(replace(job, source="uncontrolled", step=None), measures, num_processes)
 
 
 def compare_runs(
-    runs: Sequence[tuple[str, str]], out_html: Path, *, detector_dir: str, num_clips: int, num_processes: int
+    runs: Sequence[tuple[str, str]], out_html: Path, *, measures: Measures, num_clips: int, num_processes: int
 ) -> Path:
     """`eval.run.compare`, with learning curves if the runs share a seed and the steps at which they kept weights.
 
     Args:
         runs: (name, run_dir), baseline first.
         out_html: the report.
-        detector_dir: keypoint network that finds the poses again.
+        measures: by what to score.
         num_clips: held-out clips.
-        num_processes: for sampling.
+        num_processes: for sampling and the search for poses.
 
     Raises:
         UserError: a run is not finished, or protocols differ.
@@ -66,38 +73,73 @@ def compare_runs(
     jobs = {name: GenerationJob(run_dir, num_clips) for name, run_dir in runs}
     steps = {tuple(kept_steps(job.run_dir)) for job in jobs.values()}
     seeds = {job.config.seed for job in jobs.values()}
-    curves = []
+    curves: dict[str, list[LearningCurve]] = {}
     if len(jobs) > 1 and len(steps) == len(seeds) == 1 and steps != {()}:
-        floor = score_floor(next(iter(jobs.values())), detector_dir, num_processes)
+        measures.check()
+        first = next(iter(jobs.values()))
+        floor, truth = score_floor(first, measures, num_processes), replace(first, source="truth")
+        scored = {}
         for name, job in jobs.items():
-            scores = {0: floor} | score_checkpoints(job, kept_steps(job.run_dir), detector_dir, num_processes)
-            curves.append(learning_curve(name, {job.config.seed: scores}, HEADLINE_THRESHOLD))
+            kept = score_checkpoints(job, kept_steps(job.run_dir), measures, num_processes, truth=truth)
+            scored[name] = {job.config.seed: {0: floor} | kept}
+        curves = learning_curves(scored, HEADLINE_THRESHOLD)
     return compare(
-        runs, out_html, detector_dir=detector_dir, num_clips=num_clips, num_processes=num_processes, note="",
-        curves=curves,
-    )  # fmt: skip
+        runs, out_html, measures=measures, num_clips=num_clips, num_processes=num_processes, note="", curves=curves
+    )
 
 
-def learning_curve(arm: str, runs: Mapping[int, Mapping[int, Scores]], threshold: float) -> LearningCurve:
-    """Join the scored checkpoints of an arm's runs.
+Runs = Mapping[int, Mapping[int, Evaluation]]
+"""Training seed -> step -> what was found; the same steps for every seed, with 0 among them."""
+
+
+def learning_curves(arms: Mapping[str, Runs], threshold: float) -> dict[str, list[LearningCurve]]:
+    """Join the scored checkpoints of all arms' runs: measure -> a curve for each arm.
 
     Args:
-        arm: its name.
-        runs: training seed -> step -> scores; the same steps for every seed, with 0 among them.
+        arms: name -> its runs; the baseline first.
         threshold: of PCK.
 
     Raises:
         UserError: protocols or steps differ between the runs.
     """
-    steps = sorted(next(iter(runs.values())))
-    if other := next((seed for seed, scores in runs.items() if sorted(scores) != steps), None):
-        raise UserError(
-            f"{arm}: seed {other} was scored at steps {sorted(runs[other])}, another one at {steps}",
-            remedy="score all runs of an arm at the same steps",
-        )
-    everything = [runs[seed][step] for seed in runs for step in steps]
-    require_same_protocol([scores.protocol for scores in everything])
-    place = list(everything[0].pck).index(threshold_key(threshold))
-    correct = [[[clip.correct[place] for clip in runs[seed][step].clips] for step in steps] for seed in runs]
-    visible = [clip.visible for clip in everything[0].clips]
-    return LearningCurve(arm, np.array(steps), tuple(runs), np.array(correct), np.array(visible))
+    curves: dict[str, list[LearningCurve]] = {}
+    for arm, runs in arms.items():
+        steps = sorted(next(iter(runs.values())))
+        if other := next((seed for seed, scores in runs.items() if sorted(scores) != steps), None):
+            raise UserError(
+                f"{arm}: seed {other} was scored at steps {sorted(runs[other])}, another one at {steps}",
+                remedy="score all runs of an arm at the same steps",
+            )
+    require_comparable(
+        [ArmResult(arm, one) for arm, runs in arms.items() for run in runs.values() for one in run.values()]
+    )
+    for arm, runs in arms.items():
+        steps = sorted(next(iter(runs.values())))
+        grid = [[runs[seed][step] for step in steps] for seed in runs]
+        for measure, (part, whole, lower) in _measures(grid, threshold).items():
+            curve = LearningCurve(arm, np.array(steps), tuple(runs), part, whole, lower, percent=not lower)
+            curves.setdefault(measure, []).append(curve)
+    return curves
+
+
+def _measures(grid: list[list[Evaluation]], threshold: float) -> dict[str, tuple[np.ndarray, np.ndarray, bool]]:
+    """Measure -> sums (R, S, N), their divisors (N,), and whether lower is better; of seeds x steps."""
+    first = grid[0][0]
+    found: dict[str, tuple[np.ndarray, np.ndarray, bool]] = {}
+    for place, scores in enumerate(first.poses):
+        key = list(scores.pck).index(threshold_key(threshold))
+        correct = [[[clip.correct[key] for clip in one.poses[place].clips] for one in row] for row in grid]
+        visible = np.array([clip.visible for clip in scores.clips])
+        found[f"PCK@{threshold:g} by {detector_name(scores)}"] = np.array(correct), visible, False
+    one_number = np.ones(1, np.int64)
+    for place, distance in enumerate(first.distances):
+        values = np.array([[one.distances[place].frechet.value for one in row] for row in grid])
+        found[f"{distance.label} ({distance.protocol['features']['name']})"] = values[..., None], one_number, True
+    losses = [[one.loss for one in row] for row in grid]
+    if (loss := losses[0][0]) is not None:
+        values = np.array([[one.array for one in row if one is not None] for row in losses])  # (R,S,N,Q)
+        clips = np.ones(values.shape[2], np.int64)
+        found["Held-out loss"] = values.mean(axis=3), clips, True
+        for level, sigma in enumerate(loss.sigmas):
+            found[f"Held-out loss at sigma {sigma:.2g}"] = values[..., level], clips, True
+    return found

@@ -9,9 +9,6 @@ import typer
 
 from lisa_video.errors import UserError
 
-ENLARGE_PX = 256
-_PLAIN = "keypoint_net"  # resizes every frame to its own size anyway
-
 
 def pose_command(
     generated: Annotated[Path, typer.Argument(help="folder of generated videos")],
@@ -47,12 +44,12 @@ def pose_command(
 
     Example: `lisa-video eval pose samples --driving clips/keypoints --real clips/videos --json pose.json`
     """
+    from eval.detectors import scoring_detector
     from eval.found_poses import FoundPoses
     from eval.json_files import write_json
     from eval.pose import PoseSettings, score_poses
     from eval.pose_text import report_lines
-    from lisa_video.pose.detectors.enlarged import EnlargedFrames
-    from lisa_video.pose.detectors.load import detector_settings, load_detector
+    from lisa_video.pose.detectors.load import detector_settings
     from lisa_video.pose.person_size import NORMALISERS
 
     if normalise not in NORMALISERS:
@@ -66,11 +63,7 @@ def pose_command(
         seed=seed,
     )
     driving, real = _sources(driving, real)
-    chosen = detector_settings(detector, device, key="--detector")
-    finder = load_detector(chosen)
-    least = (0 if chosen.kind == _PLAIN else ENLARGE_PX) if enlarge is None else enlarge
-    if least:
-        finder = EnlargedFrames(finder, least)
+    finder = scoring_detector(detector_settings(detector, device, key="--detector"), enlarge)
     report = score_poses(
         generated, FoundPoses(finder, cache), finder.skeleton, driving=driving, real=real, settings=settings
     )

@@ -44,25 +44,55 @@ def remarks(
         f"On the true frames the detector itself reaches PCK@{threshold:g} {percent(detected.value)}: "
         "no arm can be told from perfect above that."
     )
+    said += [_other_detector(arms, threshold, place) for place in range(1, len(arms[0].evaluation.poses))]
     if ceiling is not None:
+        distances = ", ".join(f"{part.label} {number(part.frechet.value)}" for part in ceiling.evaluation.distances)
         said.append(
-            f"{ceiling.name} has {_pck(ceiling, threshold)}, a Fréchet distance of {ceiling.scores.frechet:.3g} and "
-            f"{ceiling.scores.psnr_db:.1f} dB: what the frozen VAE lets a perfect sample keep."
+            f"{ceiling.name} has {_pck(ceiling, threshold)}, {distances} and "
+            f"{ceiling.evaluation.pixels.mean_psnr_db:.1f} dB: what the frozen VAE lets a perfect sample keep."
         )
-    distances = ", ".join(f"{arm.name} {arm.scores.frechet:.3g}" for arm in arms)
-    if math.isnan(scores.frechet_floor):
-        said.append(f"Fréchet distance to the true clips: {distances}; too few clips for a real-against-real floor.")
-    else:
-        halves = " and ".join(str(count) for count in scores.frechet_floor_clips)
-        said.append(
-            f"Fréchet distance to the true clips: {distances}. One half of the true clips lies "
-            f"{scores.frechet_floor:.3g} from the other half ({halves} clips). An arm can lie below that, because it "
-            "shares reference pictures and poses with the true clips, and because fewer clips raise the distance."
-        )
+    said += [_distances(arms, place) for place in range(len(arms[0].evaluation.distances))]
     if len(arms) > 1 and (sentence := _speed(arms[0], arms[-1], threshold)):
         said.append(sentence)
     said.append("Intervals cover the choice of clips, not the training seed: each arm is one training run.")
     return said
+
+
+def _other_detector(arms: Sequence[ArmResult], threshold: float, place: int) -> str:
+    """What a further detector says; its numbers must not be mixed with the first one's."""
+    parts = [arm.evaluation.poses[place] for arm in arms]
+    key, name = threshold_key(threshold), parts[0].detector.split(",")[0]
+    values = ", ".join(f"{arm.name} {percent(one.pck[key].value)}" for arm, one in zip(arms, parts, strict=True))
+    said = f"By {name}: PCK@{key} {values}; on the true frames {percent(parts[0].ceiling[key].value)}"
+    if len(arms) == 1:
+        return f"{said}."
+    gain = pck_difference(parts[0], parts[-1], threshold)
+    verdict = "beyond chance" if gain.excludes_zero else "the interval includes zero"
+    return f"{said}. {arms[-1].name} less {arms[0].name}: {_signed(gain)}, {verdict}."
+
+
+def _distances(arms: Sequence[ArmResult], place: int) -> str:
+    parts = [arm.evaluation.distances[place] for arm in arms]
+    first = parts[0]
+    values = ", ".join(f"{arm.name} {number(one.frechet.value)}" for arm, one in zip(arms, parts, strict=True))
+    said = f"{first.label} to the true clips ({first.protocol['features']['name']}): {values}"
+    if math.isnan(first.floor):
+        return f"{said}; too few clips for a real-against-real floor."
+    said += (
+        f". One half of the true clips lies {number(first.floor)} from the other. An arm can lie below that, because "
+        "it shares reference pictures and poses with the true clips, and because fewer clips raise the distance."
+    )
+    if first.clips <= first.dimension:
+        said += (
+            f" {first.clips} clips for {first.dimension} dimensions make it far too large: compare arms of this table "
+            "only."
+        )
+    return said
+
+
+def number(value: float) -> str:
+    """A distance with three digits; a dash for NaN."""
+    return DASH if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def percent(value: float) -> str:
@@ -110,6 +140,10 @@ def _points(estimate: Estimate) -> str:
     if value < 0 and high < 0:  # the sentence names the winner, so the size is given without a sign
         value, low, high = -value, -high, -low
     return f"{100 * value:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.1f} points ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
 
 
 def _pck(arm: ArmResult, threshold: float) -> str:

@@ -104,7 +104,7 @@ class GenerationJob:
 
 def held_out_clips(config: RunConfig, num_clips: int) -> Iterator[Clip]:
     """The first held-out clips of a run's data, as the run sees them, one at a time; unusable ones are left out."""
-    dataset = _held_out(config)
+    dataset = held_out(config)
     clips = ahead(lambda index: dataset[SampleKey(index, index)], range(min(num_clips, len(dataset))), _DECODED_AHEAD)
     yield from (clip for clip in clips if not clip.skipped)
 
@@ -183,7 +183,7 @@ class _Sampler:
 
     def __init__(self, job: GenerationJob, folder: Path, worker: int) -> None:
         self.job, self.folder = job, folder
-        self.pipeline, self.dataset = load_pipeline(job, worker), _held_out(job.config)
+        self.pipeline, self.dataset = load_pipeline(job, worker), held_out(job.config)
 
     def load(self, indices: Sequence[int]) -> list[Clip]:
         """The usable clips of a group; those that are not are said."""
@@ -272,7 +272,8 @@ def _frozen_parts(backbone: str, device: str) -> BackboneParts:
     return build_backbone(BackboneConfig.model_validate_json(backbone))
 
 
-def _held_out(config: RunConfig) -> PoseClipDataset:
+def held_out(config: RunConfig) -> PoseClipDataset:
+    """The held-out clips of a run, as the run sees them."""
     data = config.data
     return PoseClipDataset(
         Manifest(data.manifest, "val"),

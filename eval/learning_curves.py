@@ -1,6 +1,6 @@
-"""Pose accuracy against training steps, over seeds and clips; and how much sooner one arm gets there than another.
+"""A score against training steps, over seeds and clips; and how much sooner one arm gets there than another.
 
-    speed-up = t_a(v) / t_b(v),   v = accuracy of a at its last checkpoint,   t_x(v) = first step at which x has v
+    speed-up = t_a(v) / t_b(v),   v = score of a at its last checkpoint,   t_x(v) = first step at which x has v
 
 between checkpoints by linear interpolation, from step 0 on, where every arm is the frozen network alone (a new branch
 changes nothing). This is the "iterations to reach the baseline's final value" of the LISA paper (arXiv 2606.27192).
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from eval.bootstrap import Estimate
 from lisa_video.errors import UserError
@@ -29,33 +29,37 @@ class LearningCurve:
         arm: its name.
         steps: S optimizer steps, rising; the first is 0.
         seeds: R training seeds.
-        correct: (R, S, N) joints found, for each seed, checkpoint and clip.
-        visible: (N,) joints to be found in each clip.
+        part: (R, S, N) joints found, or another sum, for each seed, checkpoint and clip.
+        whole: (N,) what the sums are divided by: joints to be found in each clip; ones for a mean over clips.
+        lower_is_better: such as a loss.
+        percent: whether values are shares.
     """
 
     arm: str
     steps: Int[np.ndarray, " S"]
     seeds: tuple[int, ...]
-    correct: Int[np.ndarray, "R S N"]
-    visible: Int[np.ndarray, " N"]
+    part: Real[np.ndarray, "R S N"]
+    whole: Int[np.ndarray, " N"]
+    lower_is_better: bool = False
+    percent: bool = True
 
     def __post_init__(self) -> None:
-        if self.correct.shape != (len(self.seeds), len(self.steps), len(self.visible)):
-            raise ValueError(f"{self.arm}: counts {self.correct.shape} do not fit seeds, steps and clips")
+        if self.part.shape != (len(self.seeds), len(self.steps), len(self.whole)):
+            raise ValueError(f"{self.arm}: sums {self.part.shape} do not fit seeds, steps and clips")
         if self.steps[0] != 0 or (np.diff(self.steps) <= 0).any():
             raise ValueError(f"{self.arm}: steps must rise from 0, got {self.steps.tolist()}")
 
     @property
-    def accuracy(self) -> Float[np.ndarray, " S"]:
+    def values(self) -> Float[np.ndarray, " S"]:
         """Mean over seeds of the micro average over clips, at each checkpoint."""
-        once = np.ones((1, len(self.seeds)), np.int64), np.ones((1, len(self.visible)), np.int64)
+        once = np.ones((1, len(self.seeds)), np.int64), np.ones((1, len(self.whole)), np.int64)
         mean: np.ndarray = self._resampled(*once)[0]
         return mean
 
     @property
-    def accuracy_per_seed(self) -> Float[np.ndarray, "R S"]:
+    def values_per_seed(self) -> Float[np.ndarray, "R S"]:
         """Micro average over clips of each seed."""
-        per_seed: np.ndarray = self.correct.sum(axis=2) / self.visible.sum()
+        per_seed: np.ndarray = self.part.sum(axis=2) / self.whole.sum()
         return per_seed
 
     def band(self, seed: int = 0) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
@@ -64,19 +68,19 @@ class LearningCurve:
         return low, high
 
     def _resampled(self, seeds: Int[np.ndarray, "D R"], clips: Int[np.ndarray, "D N"]) -> Float[np.ndarray, "D S"]:
-        """Accuracy with each seed and clip counted as often as it was drawn."""
-        found = np.einsum("dr,dn,rsn->ds", seeds, clips, self.correct, optimize=True)
-        accuracy: np.ndarray = found / (seeds.sum(axis=1) * (clips @ self.visible))[:, None]
-        return accuracy
+        """Scores with each seed and clip counted as often as it was drawn."""
+        found = np.einsum("dr,dn,rsn->ds", seeds, clips, self.part, optimize=True)
+        values: np.ndarray = found / (seeds.sum(axis=1) * (clips @ self.whole))[:, None]
+        return values
 
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """How many times fewer steps than the baseline an arm needs for the baseline's final accuracy.
+    """How many times fewer steps than the baseline an arm needs for the baseline's final score.
 
     Attributes:
         arm: its name.
-        target: the baseline's final accuracy.
+        target: the baseline's final score.
         baseline_steps: at which the baseline first has it.
         arm_steps: at which the arm first has it; None: never, within its steps.
         ratio: with its 95 % interval; draws in which the arm never gets there count as 0. None if it never does.
@@ -97,19 +101,20 @@ def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> S
     Raises:
         UserError: the two were not trained with the same seeds, or not scored on the same clips.
     """
-    if baseline.seeds != arm.seeds or not np.array_equal(baseline.visible, arm.visible):
+    if baseline.seeds != arm.seeds or not np.array_equal(baseline.whole, arm.whole):
         raise UserError(
             f"{arm.arm} and {baseline.arm} cannot be paired: seeds {arm.seeds} and {baseline.seeds}, "
-            f"{len(arm.visible)} and {len(baseline.visible)} clips",
+            f"{len(arm.whole)} and {len(baseline.whole)} clips",
             remedy="train both arms with the same seeds and score them on the same clips",
         )
     draws = _draws(baseline, seed)
-    theirs, ours = baseline._resampled(*draws), arm._resampled(*draws)
+    sign = -1.0 if baseline.lower_is_better else 1.0
+    theirs, ours = sign * baseline._resampled(*draws), sign * arm._resampled(*draws)
     ratios = np.array([_ratio(baseline.steps, a, arm.steps, b) for a, b in zip(theirs, ours, strict=True)])
-    target = float(baseline.accuracy[-1])
-    own = first_step(baseline.steps, baseline.accuracy, target)
+    target = float(baseline.values[-1])
+    own = first_step(baseline.steps, sign * baseline.values, sign * target)
     assert own is not None  # a curve reaches its own last value
-    step = first_step(arm.steps, arm.accuracy, target)
+    step = first_step(arm.steps, sign * arm.values, sign * target)
     low, high = np.percentile(ratios, _PERCENTILES)
     ratio = None if step is None else Estimate(_quotient(own, step), float(low), float(high))
     return SpeedUp(arm.arm, target, own, step, ratio, float((ratios > 0).mean()))
@@ -145,4 +150,4 @@ def _draws(curve: LearningCurve, seed: int) -> tuple[Int[np.ndarray, "D R"], Int
     def draw(count: int) -> np.ndarray:
         return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
 
-    return draw(len(curve.seeds)), draw(len(curve.visible))
+    return draw(len(curve.seeds)), draw(len(curve.whole))

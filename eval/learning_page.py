@@ -1,9 +1,9 @@
-"""What a report says of learning: accuracy against steps with bands, speed-ups, and LISA by noise level."""
+"""What a report says of learning: scores against steps with bands, speed-ups, and LISA by noise level."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eval import pictures
 from eval.arms import ArmResult
@@ -11,23 +11,29 @@ from eval.learning_curves import LearningCurve, SpeedUp, speed_up
 from eval.pictures import Curve, Level, PlotURIs
 
 _SIGMA_BINS = ("sigma below 0.5", "0.5 to 2", "2 to 8", "above 8")
+Curves = Mapping[str, Sequence[LearningCurve]]
+"""Measure -> curves of the arms, the baseline's first; the first measure is that of the headline."""
 
 
-def learning_plots(curves: Sequence[LearningCurve], threshold: float) -> list[PlotURIs]:
-    """Pose accuracy of every arm against optimizer steps, with 95 % bands over seeds and clips."""
+def learning_plots(curves: Curves) -> list[PlotURIs]:
+    """Every measure of every arm against optimizer steps, with 95 % bands over seeds and clips."""
+    return [_plot(measure, of_arms) for measure, of_arms in curves.items()]
+
+
+def _plot(measure: str, curves: Sequence[LearningCurve]) -> PlotURIs:
+    percent = curves[0].percent
     lines = [
         Curve(
-            f"{curve.arm} ({len(curve.seeds)} seed{'s' * (len(curve.seeds) > 1)})",
+            f"{curve.arm} ({_seeds(curve)})",
             curve.steps.tolist(),
-            curve.accuracy.tolist(),
+            curve.values.tolist(),
             place,
             True,
             tuple(edge.tolist() for edge in curve.band()),
         )
         for place, curve in enumerate(curves)
     ]
-    title = f"PCK@{threshold:g} of all held-out clips against steps"
-    return [pictures.curve_plot(title, lines, ylabel="PCK, %", percent=True)] if lines else []
+    return pictures.curve_plot(measure, lines, ylabel="%" if percent else "", percent=percent)
 
 
 def sigma_plots(arms: Sequence[ArmResult]) -> list[PlotURIs]:
@@ -44,22 +50,31 @@ def sigma_plots(arms: Sequence[ArmResult]) -> list[PlotURIs]:
     return plots
 
 
-def speed_up_sentences(curves: Sequence[LearningCurve]) -> list[str]:
-    """For each arm after the baseline: how many times fewer steps it needs for the baseline's final accuracy."""
-    return [_sentence(curves[0], speed_up(curves[0], curve), curve) for curve in curves[1:]]
+def speed_up_sentences(curves: Curves) -> list[str]:
+    """For each measure and each arm after the baseline: how many times fewer steps it needs."""
+    return [
+        f"{measure}: {_sentence(of_arms[0], speed_up(of_arms[0], curve), curve)}"
+        for measure, of_arms in curves.items()
+        for curve in of_arms[1:]
+    ]
 
 
 def _sentence(baseline: LearningCurve, result: SpeedUp, curve: LearningCurve) -> str:
-    seeds = f"{len(curve.seeds)} seed{'s' * (len(curve.seeds) > 1)}, {len(curve.visible)} clips"
-    goal = f"{baseline.arm}'s final {100 * result.target:.1f} %"
+    drawn = _seeds(curve) if len(curve.whole) == 1 else f"{_seeds(curve)}, {len(curve.whole)} clips"
+    value = f"{100 * result.target:.1f} %" if curve.percent else f"{result.target:.4g}"
+    goal = f"{baseline.arm}'s final {value}"
     if result.ratio is None:
         return (
             f"{result.arm} never reaches {goal} within {curve.steps[-1]:,} steps "
-            f"({100 * result.reached:.0f} % of the bootstrap draws do; {seeds})."
+            f"({100 * result.reached:.0f} % of the bootstrap draws do; {drawn})."
         )
     high = "unbounded" if math.isinf(result.ratio.high) else f"{result.ratio.high:.2f}"
     return (
         f"{result.arm} reaches {goal} after {result.arm_steps:,.0f} steps, {baseline.arm} after "
         f"{result.baseline_steps:,.0f}: {result.ratio.value:.2f} times fewer (95 % interval {result.ratio.low:.2f} to "
-        f"{high}, 0 meaning never; {seeds})."
+        f"{high}, 0 meaning never; {drawn})."
     )
+
+
+def _seeds(curve: LearningCurve) -> str:
+    return f"{len(curve.seeds)} seed{'s' * (len(curve.seeds) > 1)}"

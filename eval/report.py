@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
 import numpy as np
 
 from eval import pictures
-from eval.arms import ArmResult, ShownClip
+from eval.arms import ArmResult, ShownClip, require_comparable
 from eval.findings import DASH, headline, percent, remarks
-from eval.learning_curves import LearningCurve
-from eval.learning_page import learning_plots, sigma_plots, speed_up_sentences
+from eval.json_files import without_nan
+from eval.learning_page import Curves, learning_plots, sigma_plots, speed_up_sentences
 from eval.pictures import Curve, Level, PlotURIs
-from eval.protocol import require_same_protocol
 from eval.scores import Scores, pck_difference, threshold_key
-from eval.tables import latex_table, markdown_table, pck_bars, table_rows
+from eval.tables import detector_name, latex_table, markdown_table, pose_bars, tables
 from lisa_video.errors import UserError
 from lisa_video.pose.render import draw_pose_maps
 
@@ -43,7 +43,7 @@ def write_report(
     ceiling: ArmResult | None = None,
     title: str = "Pose-guided video: LISA against the plain ControlNet",
     note: str = "",
-    curves: Sequence[LearningCurve] = (),
+    curves: Curves = MappingProxyType({}),
 ) -> None:
     """Write the HTML file; beside it the numbers as `.json`, and the table of arms as `.md` and `.tex`.
 
@@ -55,13 +55,13 @@ def write_report(
         ceiling: the true frames through the codec and back, by the same protocol.
         title: of the page.
         note: a paragraph of one's own below the headline, such as the limits of the experiment.
-        curves: pose accuracy over kept checkpoints, the baseline's first; of the arms, in their order.
+        curves: of the arms over their kept checkpoints, by measure.
 
     Raises:
         UserError: protocols differ, or an arm lacks a clip of the gallery.
     """
     everyone = [*([floor] if floor else []), *arms, *([ceiling] if ceiling else [])]
-    require_same_protocol([arm.scores.protocol for arm in everyone])
+    require_comparable(everyone)
     for arm in arms:
         if missing := [clip.clip_id for clip in clips if clip.clip_id not in arm.videos]:
             raise UserError(
@@ -82,16 +82,16 @@ def write_report(
         headline=headline(arms, threshold),
         remarks=remarks(arms, floor, threshold, ceiling),
         threshold=f"{threshold:g}",
-        thresholds=list(arms[0].scores.pck),
-        rows=table_rows(arms, floor, ceiling),
+        tables=tables(arms, floor, ceiling),
         dash=DASH,
-        bars=pck_bars(arms, floor, threshold, ceiling),
-        plots=[*learning_plots(curves, threshold), *_plots(arms, floor, threshold), *sigma_plots(arms)],
+        bars=[
+            (detector_name(scores), pose_bars(arms, floor, threshold, ceiling, place))
+            for place, scores in enumerate(arms[0].evaluation.poses)
+        ],
+        plots=[*learning_plots(curves), *_plots(arms, floor, threshold), *sigma_plots(arms)],
         speed_ups=speed_up_sentences(curves),
         gallery=[_gallery_row(clip, arms, threshold) for clip in clips],
-        protocol_id=arms[0].scores.protocol_id,
-        protocol=_flat(arms[0].scores.protocol),
-        protocol_features=arms[0].scores.protocol["frechet_features"]["name"],
+        protocols=_protocols(arms),
         published=PUBLISHED,
         configs=[(arm.name, arm.config_yaml) for arm in everyone if arm.config_yaml],
     )
@@ -192,8 +192,18 @@ def _moving(frames: np.ndarray, fps: float) -> dict[str, str]:
 def _arm_numbers(arm: ArmResult) -> dict[str, Any]:
     return {
         "name": arm.name, "steps": arm.steps, "training_seconds": arm.training_seconds,
-        "parameters": arm.parameters, "scores": arm.scores.to_json(),
+        "parameters": arm.parameters, "evaluation": without_nan(asdict(arm.evaluation)),
     }  # fmt: skip
+
+
+def _protocols(arms: Sequence[ArmResult]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(what, protocol id, items) of every number on the page."""
+    parts = arms[0].evaluation
+    named: list[tuple[str, Any]] = [(f"Pose accuracy by {detector_name(scores)}", scores) for scores in parts.poses]
+    named += [(f"{distance.label}, {distance.protocol['features']['name']}", distance) for distance in parts.distances]
+    named.append(("PSNR", parts.pixels))
+    named += [("Held-out loss", parts.loss)] if parts.loss is not None else []
+    return [(what, part.protocol_id, _flat(part.protocol)) for what, part in named]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

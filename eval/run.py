@@ -1,102 +1,69 @@
-"""Evaluate runs: sample held-out clips, score them, and put several runs into one report."""
+"""Several runs, the frozen network alone and the true frames, evaluated and put into one report."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from eval.arms import ArmResult, ShownClip
-from eval.features import KeypointNetFeatures
-from eval.generate import GenerationJob, Source, generate, held_out_clips, load_generated
-from eval.learning_curves import LearningCurve
+from eval.evaluation import Evaluation, Measures, evaluate
+from eval.generate import GenerationJob, Source, held_out_clips, load_generated
+from eval.learning_page import Curves
 from eval.report import write_report
-from eval.sample_protocol import sample_protocol
-from eval.scores import Scores, load_scores, save_scores
-from eval.scoring import GeneratedClip, score_clips
+from eval.scores import Scores
 from lisa_video.errors import UserError
-from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 from lisa_video.training.metrics import read_metrics
 
 _SHOWN_OF_EACH = 2
-
-
-def evaluate(job: GenerationJob, detector_dir: str, num_processes: int = 1) -> Scores:
-    """Sample and score a run's held-out clips, or read the scores if that was done before.
-
-    Args:
-        job: what to sample.
-        detector_dir: keypoint network for pose accuracy, also the extractor of the Frechet features.
-        num_processes: over which sampling is spread.
-
-    Returns:
-        The scores; also written to a `scores-*.json` beside the clips.
-
-    Raises:
-        UserError: no such run, no weights yet, no such detector, or nothing to score.
-    """
-    detector = KeypointNetDetector.from_pretrained(detector_dir)
-    folder, config = generate(job, num_processes), job.config
-    protocol = sample_protocol(job)
-    path = folder / f"scores-{job.num_clips}-{detector.digest.removeprefix('sha256:')[:8]}.json"
-    if path.is_file():
-        known = load_scores(path)
-        if protocol.items() <= known.protocol.items():
-            return known
-    clips = (
-        GeneratedClip(clip.clip_id, load_generated(folder, clip.clip_id), clip.array, clip.keypoints)
-        for clip in tqdm(held_out_clips(config, job.num_clips), desc=f"score {folder.name}", unit="clip")
-    )
-    scores = score_clips(clips, detector, KeypointNetFeatures.from_pretrained(detector_dir), protocol=protocol)
-    save_scores(path, scores)
-    return scores
 
 
 def compare(
     runs: Sequence[tuple[str, str]],
     out_html: Path,
     *,
-    detector_dir: str,
+    measures: Measures,
     num_clips: int,
     num_processes: int,
     note: str,
-    curves: Sequence[LearningCurve] = (),
+    curves: Curves | None = None,
 ) -> Path:
     """Evaluate runs, the frozen network alone, and the true frames through the VAE, and write one report.
 
     Args:
         runs: (name, run_dir), baseline first, LISA last.
         out_html: the report; its numbers go to the same name with `.json`.
-        detector_dir: see `evaluate`.
+        measures: by what to score.
         num_clips: held-out clips.
-        num_processes: for sampling.
+        num_processes: for sampling and the search for poses.
         note: a paragraph on the experiment's limits.
-        curves: of the arms over their kept checkpoints, the baseline's first.
+        curves: of the arms over their kept checkpoints.
 
     Raises:
         UserError: a run is not finished, or the runs' protocols differ.
     """
     jobs = [(name, GenerationJob(run_dir, num_clips)) for name, run_dir in runs]
     facts = [_facts(job) for _, job in jobs]  # before hours of sampling
-    scores = [evaluate(job, detector_dir, num_processes) for _, job in jobs]
-    first, places = jobs[0][1], shown_places(scores[-1])
-    arms = [_arm(name, job, score, done, places) for (name, job), score, done in zip(jobs, scores, facts, strict=True)]
+    measures.check()
+    first = jobs[0][1]
+    truth = replace(first, source="truth")
+    found = [evaluate(job, measures, num_processes, truth=truth) for _, job in jobs]
+    places = shown_places(found[-1].poses[0])
+    arms = [_arm(name, job, one, done, places) for (name, job), one, done in zip(jobs, found, facts, strict=True)]
 
     def reference(name: str, source: Source) -> ArmResult:
-        job = GenerationJob(first.run_dir, num_clips, source=source)
-        return ArmResult(name, evaluate(job, detector_dir, num_processes))
+        return ArmResult(name, evaluate(replace(first, source=source), measures, num_processes, truth=truth))
 
     floor, ceiling = reference("No control", "uncontrolled"), reference("Truth through the VAE", "codec")
-    found = {clip.clip_id: clip for clip in held_out_clips(first.config, num_clips) if clip.clip_id in places}
+    clips = {clip.clip_id: clip for clip in held_out_clips(first.config, num_clips) if clip.clip_id in places}
     shown = [
-        ShownClip(clip_id, found[clip_id].array, found[clip_id].keypoints, found[clip_id].fps, place)
+        ShownClip(clip_id, clips[clip_id].array, clips[clip_id].keypoints, clips[clip_id].fps, place)
         for clip_id, place in places.items()
     ]
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves)
+    write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves or {})
     return out_html
 
 
@@ -113,11 +80,11 @@ def _facts(job: GenerationJob) -> dict[str, Any]:
     return facts
 
 
-def _arm(name: str, job: GenerationJob, scores: Scores, facts: dict[str, Any], shown: Collection[str]) -> ArmResult:
+def _arm(name: str, job: GenerationJob, found: Evaluation, facts: dict[str, Any], shown: Collection[str]) -> ArmResult:
     run_dir, folder = Path(job.run_dir), job.folder
     return ArmResult(
         name=name,
-        scores=scores,
+        evaluation=found,
         videos={clip_id: load_generated(folder, clip_id) for clip_id in shown},
         metrics=read_metrics(run_dir),
         steps=facts["step"],

@@ -1,19 +1,16 @@
-"""`Scores`: what one arm's generated clips are worth against the truth, with the protocol that it was measured by."""
+"""`Scores`: how well one arm's clips follow the pose, by one detector, with the protocol that it was measured by."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from eval.bootstrap import Estimate, paired_difference_estimate
+from eval.json_files import with_nan
 from eval.protocol import require_same_protocol
-from lisa_video.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,11 @@ class ClipScore:
     clip_id: str
     visible: int
     correct: tuple[int, ...]
-    psnr_db: float
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one arm. PCK values lie in [0, 1]; dictionaries are keyed by the threshold, such as "0.1".
+    """Pose accuracy of one arm. PCK values lie in [0, 1]; dictionaries are keyed by the threshold, such as "0.1".
 
     Attributes:
         protocol: everything that the numbers depend on besides the arm.
@@ -39,10 +35,7 @@ class Scores:
         error_px: mean distance of located joints, pixels.
         error_diagonal: the same in fractions of the box diagonal.
         ceiling: PCK of the same detector on the TRUE frames: more than this cannot be told from perfect.
-        frechet: distance of generated from true clips.
-        frechet_floor: distance of one half of the true clips from the other half; NaN below four clips.
-        frechet_floor_clips: clips in each half.
-        psnr_db: mean over clips, decibels.
+        chance: PCK of the driving poses of other clips: what someone reaches who moves, but ignores the pose.
         clips: share of each clip, in the order in which they came.
     """
 
@@ -54,11 +47,13 @@ class Scores:
     error_px: float
     error_diagonal: float
     ceiling: dict[str, Estimate]
-    frechet: float
-    frechet_floor: float
-    frechet_floor_clips: tuple[int, int]
-    psnr_db: float
+    chance: dict[str, Estimate]
     clips: tuple[ClipScore, ...]
+
+    @property
+    def detector(self) -> str:
+        """Name of the detector."""
+        return str(self.protocol["detector"])
 
     @property
     def thresholds(self) -> list[float]:
@@ -69,22 +64,14 @@ class Scores:
         """The share of one clip."""
         return next(clip for clip in self.clips if clip.clip_id == clip_id)
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; NaN becomes null."""
-        values: dict[str, Any] = _without_nan(asdict(self))
-        return values
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Scores:
-        """The scores that `to_json` wrote."""
-        with_nan = _with_nan(dict(values), keep=("protocol",))
-        with_nan["pck"] = {key: Estimate(**value) for key, value in with_nan["pck"].items()}
-        with_nan["ceiling"] = {key: Estimate(**value) for key, value in with_nan["ceiling"].items()}
-        with_nan["frechet_floor_clips"] = tuple(with_nan["frechet_floor_clips"])
-        with_nan["clips"] = tuple(
-            ClipScore(**{**clip, "correct": tuple(clip["correct"])}) for clip in with_nan["clips"]
-        )
-        return cls(**with_nan)
+        """The scores that `write_json` wrote."""
+        read = with_nan(dict(values), keep=("protocol",))
+        for name in ("pck", "ceiling", "chance"):
+            read[name] = {key: Estimate(**value) for key, value in read[name].items()}
+        read["clips"] = tuple(ClipScore(**{**clip, "correct": tuple(clip["correct"])}) for clip in read["clips"])
+        return cls(**read)
 
 
 def threshold_key(threshold: float) -> str:
@@ -107,39 +94,3 @@ def pck_difference(a: Scores, b: Scores, threshold: float, *, seed: int = 0) -> 
         np.array([clip.visible for clip in a.clips]),
         seed=seed,
     )
-
-
-def save_scores(path: str | Path, scores: Scores) -> None:
-    """Write the scores as JSON, under a temporary name first."""
-    path = Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(scores.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
-def load_scores(path: str | Path) -> Scores:
-    """Read a scores file.
-
-    Raises:
-        UserError: the file is missing or is not one of ours.
-    """
-    try:
-        return Scores.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read scores ({error})", where=path, remedy="run the evaluation again") from error
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _with_nan(value: Any, keep: Sequence[str] = ()) -> Any:
-    if isinstance(value, dict):
-        return {key: item if key in keep else _with_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(item) for item in value]
-    return math.nan if value is None else value

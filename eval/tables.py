@@ -1,34 +1,52 @@
-"""Tables of a comparison: rows of formatted cells, bars with whiskers, and Markdown."""
+"""Tables of a comparison: one for each detector and one for the rest; for pages, Markdown and LaTeX alike.
+
+A column holds numbers of one protocol only.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from eval.arms import ArmResult
+from eval.arms import ArmResult, require_comparable
 from eval.bootstrap import Estimate
-from eval.findings import DASH, percent, percent_interval
-from eval.protocol import require_same_protocol
+from eval.evaluation import Evaluation
+from eval.findings import DASH, number, percent, percent_interval
 from eval.scores import Scores, threshold_key
+from eval.scoring import Distance
 
-TRUTH_NAME = "True frames"
+TRUTH_NAME, CHANCE_NAME = "True frames", "Poses of other clips"
+
+
+class Cell(NamedTuple):
+    """A number and its 95 % interval, or a dash."""
+
+    value: str
+    interval: str = ""
 
 
 class TableRow(NamedTuple):
-    """One arm, as text.
-
-    Attributes:
-        name: of the arm.
-        role: "floor", "arm" or "ceiling".
-        pck: (value, 95 % interval) at each threshold.
-        facts: (column head, cell); a dash where there is nothing to say.
-    """
+    """One arm; `role` is "floor", "arm" or "ceiling"."""
 
     name: str
     role: str
-    pck: list[tuple[str, str]]
-    facts: list[tuple[str, str]]
+    cells: list[Cell]
+
+
+class Table(NamedTuple):
+    """Numbers side by side.
+
+    Attributes:
+        title: what is measured, and by what.
+        protocols: (what, protocol id) of the columns; a single one without a name if all have the same.
+        heads: of the columns after the arm's name.
+        rows: of as many cells as heads.
+    """
+
+    title: str
+    protocols: list[tuple[str, str]]
+    heads: list[str]
+    rows: list[TableRow]
 
 
 class Bar(NamedTuple):
@@ -42,27 +60,28 @@ class Bar(NamedTuple):
     span: float
 
 
-def table_rows(arms: Sequence[ArmResult], floor: ArmResult | None, ceiling: ArmResult | None = None) -> list[TableRow]:
-    """Floor, arms, and as ceilings the true frames through the codec and the true frames themselves."""
-    rows = [_arm_row(floor, "floor")] if floor else []
-    rows += [_arm_row(arm, "arm") for arm in arms]
-    rows += [_arm_row(ceiling, "ceiling")] if ceiling else []
-    truth = arms[0].scores
-    facts = [(head, DASH) for head, _ in rows[0].facts]
-    if not math.isnan(truth.frechet_floor):
-        facts[1] = (facts[1][0], f"{truth.frechet_floor:.3g} *")
-    return [*rows, TableRow(TRUTH_NAME, "ceiling", _pck_cells(truth.ceiling), facts)]
+def tables(arms: Sequence[ArmResult], floor: ArmResult | None, ceiling: ArmResult | None = None) -> list[Table]:
+    """Pose accuracy by each detector, then pictures, losses and training.
+
+    Raises:
+        UserError: protocols differ.
+    """
+    everyone = _with_roles(arms, floor, ceiling)
+    require_comparable([arm for arm, _ in everyone])
+    found = [_pose_table(everyone, place) for place in range(len(arms[0].evaluation.poses))]
+    return [*found, _other_table(everyone)]
 
 
-def pck_bars(
-    arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float, ceiling: ArmResult | None = None
+def pose_bars(
+    arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float, ceiling: ArmResult | None, place: int
 ) -> list[Bar]:
-    """PCK of floor, arms and ceilings at one threshold."""
-    key = threshold_key(threshold)
-    shown = [(floor.name, "floor", floor.scores.pck[key])] if floor else []
-    shown += [(arm.name, f"arm{place % 4}", arm.scores.pck[key]) for place, arm in enumerate(arms)]
-    shown += [(ceiling.name, "ceiling", ceiling.scores.pck[key])] if ceiling else []
-    shown.append((TRUTH_NAME, "ceiling", arms[0].scores.ceiling[key]))
+    """PCK of chance, floor, arms and ceilings at one threshold, by the detector of this place."""
+    key, own = threshold_key(threshold), arms[0].evaluation.poses[place]
+    shown = [(CHANCE_NAME, "floor", own.chance[key])]
+    shown += [(floor.name, "floor", floor.evaluation.poses[place].pck[key])] if floor else []
+    shown += [(arm.name, f"arm{number % 4}", arm.evaluation.poses[place].pck[key]) for number, arm in enumerate(arms)]
+    shown += [(ceiling.name, "ceiling", ceiling.evaluation.poses[place].pck[key])] if ceiling else []
+    shown.append((TRUTH_NAME, "ceiling", own.ceiling[key]))
     return [
         Bar(name, kind, percent(share.value), 100 * share.value, 100 * share.low, 100 * (share.high - share.low))
         for name, kind, share in shown
@@ -70,54 +89,115 @@ def pck_bars(
 
 
 def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ceiling: ArmResult | None = None) -> str:
-    """The table of arms in Markdown, with its protocol's id.
+    """The tables of arms in Markdown, with their protocols' ids.
 
     Raises:
         UserError: protocols differ.
     """
-    beside = [arm for arm in (floor, ceiling) if arm]
-    require_same_protocol([arm.scores.protocol for arm in [*beside, *arms]])
-    rows, scores = table_rows(arms, floor, ceiling), arms[0].scores
-    heads = ["Arm", *(f"PCK@{key} ↑ [95 %]" for key in scores.pck), *(head for head, _ in rows[0].facts)]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for row in rows:
-        cells = [row.name, *(f"{value} [{interval}]" for value, interval in row.pck), *(cell for _, cell in row.facts)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Protocol {scores.protocol_id}, {len(scores.clips)} clips. {_footnote(scores)}", ""])
+    return "\n".join(_markdown(table) for table in tables(arms, floor, ceiling))
 
 
-def checkpoint_table(scores: Mapping[int, Scores]) -> str:
+def checkpoint_table(evaluations: Mapping[int, Evaluation]) -> str:
     """Scores of a run's checkpoints in Markdown, a row a step.
 
     Raises:
         UserError: protocols differ.
     """
-    first = next(iter(scores.values()))
-    require_same_protocol([one.protocol for one in scores.values()])
-    heads = ["Step", *(f"PCK@{key} ↑ [95 %]" for key in first.pck), "Fréchet ↓", "PSNR ↑"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for step, one in scores.items():
-        shares = [f"{value} [{interval}]" for value, interval in _pck_cells(one.pck)]
-        lines.append("| " + " | ".join([f"{step:,}", *shares, f"{one.frechet:.3g}", f"{one.psnr_db:.1f} dB"]) + " |")
-    return "\n".join([*lines, "", f"Protocol {first.protocol_id}, {len(first.clips)} clips."])
+    arms = [ArmResult(f"{step:,}", one) for step, one in evaluations.items()]
+    return "\n".join(
+        _markdown(table._replace(rows=[row for row in table.rows if row.role == "arm"]), first="Step")
+        for table in tables(arms, None)
+    )
 
 
 def latex_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ceiling: ArmResult | None = None) -> str:
-    """The table of arms for LaTeX (needs booktabs), with its protocol's id.
+    """The tables of arms for LaTeX (needs booktabs), with their protocols' ids.
 
     Raises:
         UserError: protocols differ.
     """
-    beside = [arm for arm in (floor, ceiling) if arm]
-    require_same_protocol([arm.scores.protocol for arm in [*beside, *arms]])
-    rows, scores = table_rows(arms, floor, ceiling), arms[0].scores
-    heads = ["Arm", *(f"PCK@{key} ↑" for key in scores.pck), *(head for head, _ in rows[0].facts)]
-    lines = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", _latex_row(heads), "\\midrule"]
-    lines += [
-        _latex_row([row.name, *(value for value, _ in row.pck), *(cell for _, cell in row.facts)]) for row in rows
+    return "\n".join(_latex(table) for table in tables(arms, floor, ceiling))
+
+
+def detector_name(scores: Scores) -> str:
+    """Short name of a detector for heads and titles."""
+    return scores.detector.split(",")[0]
+
+
+def _with_roles(
+    arms: Sequence[ArmResult], floor: ArmResult | None, ceiling: ArmResult | None
+) -> list[tuple[ArmResult, str]]:
+    rows = [(floor, "floor")] if floor else []
+    rows += [(arm, "arm") for arm in arms]
+    return rows + ([(ceiling, "ceiling")] if ceiling else [])
+
+
+def _pose_table(everyone: Sequence[tuple[ArmResult, str]], place: int) -> Table:
+    first = everyone[0][0].evaluation.poses[place]
+    rows = [TableRow(CHANCE_NAME, "floor", [*_pck_cells(first.chance), Cell(DASH)])]
+    for arm, role in everyone:
+        scores = arm.evaluation.poses[place]
+        rows.append(TableRow(arm.name, role, [*_pck_cells(scores.pck), Cell(percent(scores.error_diagonal))]))
+    rows.append(TableRow(TRUTH_NAME, "ceiling", [*_pck_cells(first.ceiling), Cell(DASH)]))
+    heads = [*(f"PCK@{key} ↑" for key in first.pck), "Joint error ↓"]
+    return Table(f"Pose accuracy by {detector_name(first)}", [("", first.protocol_id)], heads, rows)
+
+
+def _other_table(everyone: Sequence[tuple[ArmResult, str]]) -> Table:
+    parts = everyone[0][0].evaluation
+    losses = [arm.evaluation.loss for arm, _ in everyone if arm.evaluation.loss is not None]
+    heads = [f"{distance.label} ↓" for distance in parts.distances] + ["PSNR ↑", "Held-out loss ↓"]
+    protocols = [(distance.label, distance.protocol_id) for distance in parts.distances]
+    protocols += [("PSNR", parts.pixels.protocol_id)]
+    protocols += [("held-out loss", losses[0].protocol_id)] if losses else []
+    rows = [TableRow(arm.name, role, _other_cells(arm)) for arm, role in everyone]
+    halves = [_floor_cell(distance) for distance in parts.distances]
+    rows.append(TableRow("Halves of the true clips", "ceiling", [*halves, *[Cell(DASH)] * 5]))
+    return Table("Pictures, loss and training", protocols, [*heads, "Steps", "Training", "Parameters"], rows)
+
+
+def _other_cells(arm: ArmResult) -> list[Cell]:
+    parts = arm.evaluation
+    cells = [
+        Cell(number(distance.frechet.value), f"{number(distance.frechet.low)} to {number(distance.frechet.high)}")
+        for distance in parts.distances
     ]
-    lines += ["\\bottomrule", "\\end{tabular}", f"% Protocol {scores.protocol_id}, {len(scores.clips)} clips."]
-    return "\n".join([*lines, f"% {_footnote(scores)}", ""])
+    cells.append(Cell(f"{parts.pixels.mean_psnr_db:.1f} dB"))
+    cells.append(Cell(DASH if parts.loss is None else f"{parts.loss.mean:.4f}"))
+    seconds = DASH if arm.training_seconds is None else f"{arm.training_seconds:,.0f} s"
+    return [*cells, Cell(_count(arm.steps)), Cell(seconds), Cell(_count(arm.parameters))]
+
+
+def _floor_cell(distance: Distance) -> Cell:
+    return Cell(number(distance.floor))
+
+
+def _pck_cells(pck: Mapping[str, Estimate]) -> list[Cell]:
+    return [Cell(percent(share.value), percent_interval(share)) for share in pck.values()]
+
+
+def _count(value: int | None) -> str:
+    return DASH if value is None else f"{value:,}"
+
+
+def _markdown(table: Table, first: str = "Arm") -> str:
+    lines = [f"**{table.title}** ({_protocol_text(table)})", "", _pipes([first, *table.heads])]
+    lines.append("|" + "---|" * (len(table.heads) + 1))
+    for row in table.rows:
+        cells = [f"{cell.value} [{cell.interval}]" if cell.interval else cell.value for cell in row.cells]
+        lines.append(_pipes([row.name, *cells]))
+    return "\n".join([*lines, ""])
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _latex(table: Table) -> str:
+    columns = "l" + "r" * len(table.heads)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _latex_row(["Arm", *table.heads]), "\\midrule"]
+    lines += [_latex_row([row.name, *(cell.value for cell in row.cells)]) for row in table.rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {table.title}. {_protocol_text(table)}", ""])
 
 
 def _latex_row(cells: Sequence[str]) -> str:
@@ -126,29 +206,6 @@ def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join("".join(special.get(character, character) for character in cell) for cell in cells) + " \\\\"
 
 
-def _footnote(scores: Scores) -> str:
-    if math.isnan(scores.frechet_floor):
-        return "Too few clips for a real-against-real Fréchet floor."
-    halves = " and ".join(str(count) for count in scores.frechet_floor_clips)
-    return f"* One half of the true clips against the other ({halves} clips)."
-
-
-def _arm_row(arm: ArmResult, role: str) -> TableRow:
-    scores = arm.scores
-    facts = [
-        ("Joint error ↓", percent(scores.error_diagonal)),
-        ("Fréchet ↓", f"{scores.frechet:.3g}"),
-        ("PSNR ↑", f"{scores.psnr_db:.1f} dB"),
-        ("Steps", _count(arm.steps)),
-        ("Training", DASH if arm.training_seconds is None else f"{arm.training_seconds:,.0f} s"),
-        ("Parameters", _count(arm.parameters)),
-    ]
-    return TableRow(arm.name, role, _pck_cells(scores.pck), facts)
-
-
-def _pck_cells(pck: dict[str, Estimate]) -> list[tuple[str, str]]:
-    return [(percent(share.value), percent_interval(share)) for share in pck.values()]
-
-
-def _count(number: int | None) -> str:
-    return DASH if number is None else f"{number:,}"
+def _protocol_text(table: Table) -> str:
+    named = (f"{what} {identity}".strip() for what, identity in table.protocols)
+    return f"protocol{'s' * (len(table.protocols) > 1)} {', '.join(named)}"

@@ -25,6 +25,8 @@ from lisa_video.training.run_dir import check_unchanged
 from lisa_video.training.stopping import EXIT_STOPPED
 
 _LOOK_EVERY = 0.5  # seconds
+# What puts a process into a group of ranks. If this process is in one, the runs must not meet there.
+_OF_ONE_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 _MISTAKE = 2  # exit status of a run whose settings or data the user has to mend
@@ -108,7 +110,8 @@ class _Starter:
 
     def train(self, runs: Sequence[TrainingRun]) -> list[tuple[TrainingRun, int]]:
         """Train all; returns those that failed, or that were not begun since a signal asked to stop."""
-        waiting, failed = list(runs), []
+        waiting = list(runs)
+        failed: list[tuple[TrainingRun, int]] = []
         total = sum(run.resolved.training.max_steps for run in runs)
         with passed_on_to_ranks(self._asked_to_stop), tqdm(total=total, desc="train", unit="step") as bar:
             try:
@@ -156,6 +159,8 @@ class _Starter:
     def _environment(self, slot: int) -> dict[str, str]:
         """One thread each, since they fill the cores; and on a machine with several GPUs one of them."""
         environment, gpus = training_environment(), torch.cuda.device_count()
+        for name in _OF_ONE_GROUP:
+            environment.pop(name, None)
         environment.setdefault("OMP_NUM_THREADS", "1")
         if gpus > 1 and self._num_processes == 1:
             visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from data_tools.cli import data_app
 from eval.cli_frames import frames_command
 from eval.cli_fvd import fvd_command
 from eval.cli_pose import pose_command
+from eval.cli_runs import benchmark_command, compare_command, run_command
 from lisa_video.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +26,9 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate trained runs.")
 app.add_typer(eval_app, name="eval")
+eval_app.command("run")(run_command)
+eval_app.command("compare")(compare_command)
+eval_app.command("benchmark")(benchmark_command)
 eval_app.command("fvd")(fvd_command)
 eval_app.command("pose")(pose_command)
 eval_app.command("frames")(frames_command)
@@ -169,84 +173,6 @@ def sample(
         overrides=override or [],
     )
     typer.echo(f"wrote {out}")
-
-
-@eval_app.command("run")
-def eval_run(
-    run: Annotated[Path, typer.Argument(help="run_dir of a training run")],
-    clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
-    num_processes: Processes = 1,
-    detector: Detector = _DETECTOR,
-    checkpoints: Annotated[str | None, typer.Option(help="steps such as 1000,2000, or all: score kept weights")] = None,
-) -> None:
-    """Sample held-out clips of a run and score them: pose accuracy, Frechet distance, PSNR.
-
-    Example: `lisa-video eval run runs/quickstart/lisa --clips 32 -n 2`
-    """
-    from eval.checkpoints import chosen_steps, score_checkpoints
-    from eval.generate import GenerationJob
-    from eval.run import evaluate
-    from eval.tables import checkpoint_table
-
-    job = GenerationJob(str(run), clips)
-    if checkpoints is not None:
-        steps = chosen_steps(run, [] if checkpoints == "all" else _whole_numbers(checkpoints, "--checkpoints"))
-        typer.echo(checkpoint_table(score_checkpoints(job, steps, detector, num_processes)))
-        return
-    scores = evaluate(job, detector, num_processes)
-    for threshold, estimate in scores.pck.items():
-        typer.echo(f"PCK@{threshold}: {estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]")
-    typer.echo(f"Frechet distance: {scores.frechet:.3f}   PSNR: {scores.psnr_db:.2f} dB")
-    typer.echo(f"protocol {scores.protocol_id}, {len(scores.clips)} clips")
-
-
-@eval_app.command("benchmark")
-def eval_benchmark(
-    config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
-    manifest: Annotated[str, typer.Option(help="data set of all arms")],
-    detector: Detector = _DETECTOR,
-    stage: Annotated[str, typer.Option(help="stop after train, sample (both want a GPU), score, or report")] = "report",
-) -> None:
-    """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
-
-    Example: `lisa-video eval benchmark configs/benchmark/small.yaml --manifest runs/demo/manifest.jsonl`
-    """
-    from eval.benchmark import STAGES, load_benchmark, run_benchmark
-
-    if stage not in STAGES:
-        raise UserError(f"no stage {stage!r}", where="--stage", remedy=f"use one of {', '.join(STAGES)}")
-    experiment = load_benchmark(config)
-    report = run_benchmark(experiment, manifest=manifest, detector_dir=detector, last_stage=cast(Any, stage))
-    typer.echo(f"report: {report}" if report else f"stopped after: {stage}")
-
-
-def _whole_numbers(text: str, where: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"{text!r} is no list of steps", where=where, remedy="write 1000,2000 or all") from None
-
-
-@eval_app.command("compare")
-def eval_compare(
-    runs: Annotated[list[Path], typer.Argument(help="run_dirs, the baseline first")],
-    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
-    clips: Annotated[int, typer.Option(min=2, help="held-out clips")] = 32,
-    num_processes: Processes = 1,
-    detector: Detector = _DETECTOR,
-) -> None:
-    """Compare finished runs on the same held-out clips: one self-contained HTML page, with JSON and tables beside it.
-
-    Runs that kept weights at the same steps (`training.export_every`) get learning curves and the speed-up too.
-
-    Example: `lisa-video eval compare runs/quickstart/baseline runs/quickstart/lisa --out report.html`
-    """
-    from eval.checkpoints import compare_runs
-
-    names = [run.resolve().name for run in runs]
-    named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
-    compare_runs(named, out, detector_dir=detector, num_clips=clips, num_processes=num_processes)
-    typer.echo(f"report: {out}")
 
 
 @app.command("quickstart")

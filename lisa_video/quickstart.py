@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from data_tools.demo.generate import generate_demo_data
+from eval.evaluation import Measures
 from eval.run import compare
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
@@ -15,7 +16,6 @@ from lisa_video.errors import UserError
 from lisa_video.launch import launch_training
 
 CONFIG = Path("configs/quickstart.yaml")
-DETECTOR = Path(__file__).parent / "assets/keypoint_net"
 ARMS = {"baseline": ["lisa=null"], "lisa": []}  # nothing else differs
 _NOTE = (
     "A demonstration at toy scale: rendered figures of 64 pixels, a frozen base of some five million parameters, a "
@@ -71,7 +71,7 @@ def run_quickstart(
     report = compare(
         [("Baseline", str(out / "baseline")), ("LISA", str(out / "lisa"))],
         out / "report.html",
-        detector_dir=str(DETECTOR),
+        measures=Measures.chosen(),
         num_clips=eval_clips,
         num_processes=num_processes,
         note=_NOTE,

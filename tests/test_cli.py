@@ -14,8 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from eval.evaluation import Measures, evaluate
 from eval.generate import GenerationJob
-from eval.run import evaluate
 from lisa_video import cli, launch, train
 from lisa_video.cli import app
 from lisa_video.config.load import load_config
@@ -159,11 +159,11 @@ def test_demo_data_makes_a_manifest(command, tmp_path):
 
 
 def test_eval_run_prints_the_scores(command, tiny_runs):
-    status, out, _ = command("eval", "run", tiny_runs / "lisa", "--clips", 9)
+    status, out, _ = command("eval", "run", tiny_runs / "lisa", "--clips", 9, "--detector", "keypoint_net")
     assert status == 0
-    scores = evaluate(GenerationJob(str(tiny_runs / "lisa"), 9), cli._DETECTOR)
-    assert f"PCK@0.1: {scores.pck['0.1'].value:.1%} [" in out
-    assert f"protocol {scores.protocol_id}, 3 clips" in out  # no more are held out
+    found = evaluate(GenerationJob(str(tiny_runs / "lisa"), 9), Measures.chosen(("keypoint_net",)))
+    assert f"| lisa | {100 * found.poses[0].pck['0.05'].value:.1f} % [" in out
+    assert f"(protocol {found.poses[0].protocol_id})" in out and "\n3 clips; " in out  # no more are held out
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from eval.arms import ArmResult, ShownClip
+from eval.evaluation import Evaluation
 from eval.features import FeatureExtractor
-from eval.scoring import GeneratedClip, score_clips
+from eval.scoring import PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
 from lisa_video.data.video_io import write_video
 from lisa_video.pose.detector import People, PoseDetector
 from lisa_video.pose.keypoints import Keypoints
@@ -54,6 +55,15 @@ def figure(x: np.ndarray) -> Keypoints:
     return Keypoints(xy.astype(np.float32), np.ones(xy.shape[:3], np.float32), np.zeros(1, np.int64))
 
 
+class GeneratedClip(NamedTuple):
+    """A clip and its truth, (F, H, W, 3) uint8 RGB, with the pose of the truth."""
+
+    clip_id: str
+    generated: np.ndarray
+    truth: np.ndarray
+    driving: Keypoints
+
+
 def make_clip_pair(number: int, error_px: int) -> GeneratedClip:
     """A clip whose generated version shows the figure `error_px` to the right of the driving pose."""
     generator = np.random.default_rng(number)
@@ -63,6 +73,24 @@ def make_clip_pair(number: int, error_px: int) -> GeneratedClip:
     generated = np.clip(truth.astype(int) + 10, 0, 255).astype(np.uint8)
     generated[:, 0, 0, 2] = x + error_px
     return GeneratedClip(f"clip-{number}", generated, truth, figure(x.astype(float)))
+
+
+def make_evaluation(clips: list[GeneratedClip], protocol: dict[str, Any]) -> Evaluation:
+    """Scores of clips by `BlueDetector`, `MeanColour` and PSNR."""
+    detector, extractor = BlueDetector(), MeanColour()
+    posed = [
+        PosedClip(clip.clip_id, detector.detect(clip.generated), detector.detect(clip.truth), clip.driving)
+        for clip in clips
+    ]
+    generated, true = (
+        {clip.clip_id: extractor.features(getattr(clip, part)[None])[0] for clip in clips}
+        for part in ("generated", "truth")
+    )
+    return Evaluation(
+        (pose_scores(posed, detector, protocol=protocol),),
+        (distance_between(generated, true, extractor, protocol=protocol),),
+        pixel_scores({clip.clip_id: psnr_db(clip.generated, clip.truth) for clip in clips}, protocol=protocol),
+    )
 
 
 @pytest.fixture
@@ -109,8 +137,8 @@ def make_arm() -> Callable[..., ArmResult]:
 
     def make(name: str, errors: list[int], *, protocol: dict[str, Any] | None = None, **facts: Any) -> ArmResult:
         clips = [make_clip_pair(number, error) for number, error in enumerate(errors)]
-        scores = score_clips(clips, BlueDetector(), MeanColour(), protocol=protocol or {"guidance": 2.0})
-        return ArmResult(name, scores, {clip.clip_id: clip.generated for clip in clips}, **facts)
+        evaluation = make_evaluation(clips, protocol or {"guidance": 2.0})
+        return ArmResult(name, evaluation, {clip.clip_id: clip.generated for clip in clips}, **facts)
 
     return make
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from eval.benchmark import load_benchmark, run_benchmark
-from eval.checkpoints import chosen_steps, learning_curve, score_checkpoints, score_floor
+from eval.checkpoints import chosen_steps, learning_curves, score_checkpoints, score_floor
+from eval.evaluation import Measures
 from eval.generate import GenerationJob
 from lisa_video.cli import app
 from lisa_video.errors import UserError
 from lisa_video.models.weights import kept_steps, weights_file_digest, weights_folder
-from lisa_video.pose.detectors.keypoint_net import SHIPPED_KEYPOINT_NET
 
-DETECTOR = str(SHIPPED_KEYPOINT_NET)
+MEASURES = Measures(("keypoint_net",), ("keypoint-net",))
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,11 @@ def benchmark(tmp_path_factory, tiny_settings, tiny_manifest) -> Path:
         yaml.safe_dump({
             "title": "tiny", "base": str(base), "out": str(folder / "out"), "seeds": [1], "checkpoints": 2,
             "arms": {"baseline": ["lisa=null"], "lisa": []}, "overrides": ["training.max_steps=4"],
-            "eval_clips": 3, "num_processes": 1,
+            "eval_clips": 3, "num_processes": 1, "parallel_runs": 2, "detectors": ["keypoint_net"],
         }),
         encoding="utf-8",
     )  # fmt: skip
-    run_benchmark(load_benchmark(config), manifest=str(tiny_manifest), detector_dir=DETECTOR)
+    run_benchmark(load_benchmark(config), manifest=str(tiny_manifest))
     return folder
 
 
@@ -48,32 +49,39 @@ def test_weights_are_kept_at_even_steps_and_the_last_are_the_newest(benchmark):
 
 def test_the_benchmark_reports_curves_and_is_not_made_twice(benchmark, tiny_manifest):
     summary = json.loads((benchmark / "out/benchmark.json").read_text())
-    baseline, lisa = summary["arms"]
-    assert baseline["steps"] == lisa["steps"] == [0, 2, 4]
-    assert baseline["pck"][0] == lisa["pck"][0]  # the frozen network alone
-    assert baseline["speed_up"]["ratio"]["value"] == 1
+    measures = {part["measure"]: part["arms"] for part in summary["measures"]}
+    assert next(iter(measures)) == "PCK@0.1 by KeypointNet 64 px" and "Held-out loss" in measures
+    for baseline, lisa in measures.values():
+        assert baseline["steps"] == lisa["steps"] == [0, 2, 4]
+        assert baseline["values"][0] == lisa["values"][0]  # the frozen network alone
+        assert baseline["speed_up"]["ratio"]["value"] == 1
+    levels = [arms[1]["values"] for measure, arms in measures.items() if "at sigma" in measure]
+    assert np.mean(levels, axis=0) == pytest.approx(measures["Held-out loss"][1]["values"])
     assert "steps" in (benchmark / "out/report.html").read_text()
     assert "PCK@0.1" in (benchmark / "out/report.md").read_text()
     assert "tabular" in (benchmark / "out/report.tex").read_text()
-    times = {path: path.stat().st_mtime_ns for path in benchmark.rglob("*.safetensors")}
-    run_benchmark(load_benchmark(benchmark / "small.yaml"), manifest=str(tiny_manifest), detector_dir=DETECTOR)
-    assert times == {path: path.stat().st_mtime_ns for path in benchmark.rglob("*.safetensors")}
+    times = {path: path.stat().st_mtime_ns for path in benchmark.rglob("*") if path.suffix in (".safetensors", ".npz")}
+    config = load_benchmark(benchmark / "small.yaml")
+    assert run_benchmark(config, manifest=str(tiny_manifest), last_stage="score") is None
+    assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
 def test_curves_join_seeds_of_the_same_steps_only(benchmark):
     job = GenerationJob(str(benchmark / "out/runs/lisa/seed-1"), 3)
-    scores = {0: score_floor(job, DETECTOR)} | score_checkpoints(job, chosen_steps(job.run_dir), DETECTOR)
-    curve = learning_curve("lisa", {1: scores, 2: scores}, 0.1)
-    assert curve.accuracy.tolist() == pytest.approx([scores[step].pck["0.1"].value for step in (0, 2, 4)])
+    scores = {0: score_floor(job, MEASURES)} | score_checkpoints(job, chosen_steps(job.run_dir), MEASURES)
+    curve = learning_curves({"lisa": {1: scores, 2: scores}}, 0.1)["PCK@0.1 by KeypointNet 64 px"][0]
+    assert curve.values.tolist() == pytest.approx([scores[step].poses[0].pck["0.1"].value for step in (0, 2, 4)])
     with pytest.raises(UserError, match="same steps"):
-        learning_curve("lisa", {1: scores, 2: {0: scores[0]}}, 0.1)
+        learning_curves({"lisa": {1: scores, 2: {0: scores[0]}}}, 0.1)
 
 
 def test_eval_run_prints_a_row_a_checkpoint(benchmark):
     run = str(benchmark / "out/runs/baseline/seed-1")
-    result = CliRunner().invoke(app, ["eval", "run", run, "--clips", "3", "--checkpoints", "2,4"])
+    result = CliRunner().invoke(
+        app, ["eval", "run", run, "--clips", "3", "--checkpoints", "2,4", "--detector", "keypoint_net"]
+    )
     assert result.exit_code == 0, result.output
-    assert "| 2 |" in result.output and "| 4 |" in result.output and "Protocol" in result.output
+    assert "| 2 |" in result.output and "| 4 |" in result.output and "protocol" in result.output
 
 
 def test_steps_that_were_not_kept_are_named(benchmark, tiny_run):

@@ -50,14 +50,26 @@ def test_the_interval_knows_of_seeds():
     result = speed_up(slow, unsure)
     assert result.ratio.low < 1 < result.ratio.high and 0.5 < result.reached < 1
     low, high = unsure.band()
-    assert (low <= unsure.accuracy).all() and (unsure.accuracy <= high).all() and low[-1] < high[-1]
-    assert np.allclose(unsure.accuracy, unsure.accuracy_per_seed.mean(axis=0))
+    assert (low <= unsure.values).all() and (unsure.values <= high).all() and low[-1] < high[-1]
+    assert np.allclose(unsure.values, unsure.values_per_seed.mean(axis=0))
 
 
 def test_clips_count_by_their_joints():
     correct = np.array([[[0, 0], [10, 0], [10, 0], [10, 30]]])
     one = LearningCurve("a", STEPS, (0,), correct, np.array([10, 30]))
-    assert np.allclose(one.accuracy, [0, 0.25, 0.25, 1])
+    assert np.allclose(one.values, [0, 0.25, 0.25, 1])
+
+
+def test_a_loss_is_reached_from_above():
+    """The baseline ends at 0.6 after 400 steps; the arm is at 0.6 half way between 100 (0.7) and 200 (0.5)."""
+
+    def losses(name: str, values: list[float]) -> LearningCurve:
+        part = np.array(values)[None, :, None].repeat(5, axis=2)
+        return LearningCurve(name, STEPS, (0,), part, np.ones(5, int), lower_is_better=True, percent=False)
+
+    result = speed_up(losses("a", [1.0, 0.9, 0.8, 0.6]), losses("b", [1.0, 0.7, 0.5, 0.5]))
+    assert result.arm_steps == pytest.approx(150) and result.ratio.value == pytest.approx(400 / 150)
+    assert speed_up(losses("a", [1.0, 0.9, 0.8, 0.6]), losses("b", [1.0, 0.9, 0.9, 0.7])).ratio is None
 
 
 def test_unpaired_arms_are_refused():

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def test_numbers_beside_the_page_are_those_of_the_scores(report_json: Path) -> N
     """Read back as strict JSON."""
     numbers = json.loads(report_json.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [arm["name"] for arm in numbers["arms"]] == ["Baseline", "LISA & co"]
-    assert numbers["arms"][1]["scores"]["pck"]["0.1"]["value"] == 1.0
-    assert numbers["floor"]["scores"]["pck"]["0.1"]["value"] == 0.0
+    assert numbers["arms"][1]["evaluation"]["poses"][0]["pck"]["0.1"]["value"] == 1.0
+    assert numbers["floor"]["evaluation"]["poses"][0]["pck"]["0.1"]["value"] == 0.0
     assert (numbers["difference"]["value"], numbers["difference"]["less"]) == (1.0, "Baseline")
 
 
@@ -175,28 +176,58 @@ def test_arms_without_metrics_make_a_report_without_plots(make_arm, tmp_path: Pa
     assert "only reaches PCK@0.1 100.0 % on 8 clips." in page.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_markdown_table_by_hand(make_arm) -> None:
-    """Errors of 3 pixels are 15 % of the diagonal: right at 0.2 only."""
-    lines = markdown_table([make_arm("LISA", [3] * 4, steps=10)]).splitlines()
-    assert lines[0].startswith("| Arm | PCK@0.05 ↑ [95 %] | PCK@0.1 ↑ [95 %] | PCK@0.2 ↑ [95 %] | Joint error ↓ |")
-    cells = [cell.strip() for cell in lines[2].split("|")]
-    assert cells[1:6] == ["LISA", "0.0 % [0.0 to 0.0]", "0.0 % [0.0 to 0.0]", "100.0 % [100.0 to 100.0]", "15.0 %"]
-    assert cells[8] == "10"
-    assert lines[3].startswith("| True frames | 100.0 %")
-    assert len({line.count("|") for line in lines[:4]}) == 1
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of the lines of Markdown tables."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_markdown_tables_by_hand(make_arm) -> None:
+    """Errors of 3 pixels are 15 % of the diagonal: right at 0.2 only. One table by the detector, one of the rest."""
+    arm = make_arm("LISA", [3] * 4, steps=10)
+    text = markdown_table([arm])
+    rows = rows_of(text)
+    assert rows[0] == ["Arm", "PCK@0.05 ↑", "PCK@0.1 ↑", "PCK@0.2 ↑", "Joint error ↓"]
+    names = [row[0] for row in rows]
+    assert names == ["Arm", "Poses of other clips", "LISA", "True frames", "Arm", "LISA", "Halves of the true clips"]
+    assert rows[2][1:] == ["0.0 % [0.0 to 0.0]", "0.0 % [0.0 to 0.0]", "100.0 % [100.0 to 100.0]", "15.0 %"]
+    assert rows[3][1] == "100.0 % [100.0 to 100.0]"
+    assert rows[4] == ["Arm", "Fréchet ↓", "PSNR ↑", "Held-out loss ↓", "Steps", "Training", "Parameters"]
+    assert rows[5][4] == "10"
+    parts = arm.evaluation
+    for protocol in (parts.poses[0], parts.distances[0], parts.pixels):
+        assert protocol.protocol_id in text
+
+
+def test_each_detector_has_a_table_and_a_protocol_of_its_own(make_arm, tmp_path: Path) -> None:
+    """Numbers of two detectors share neither column nor protocol id; the page shows bars for each."""
+    arms = []
+    for name, errors in (("Baseline", BAD), ("LISA", GOOD)):
+        arm, other = make_arm(name, errors), make_arm(name, [1] * 8, protocol={"guidance": 2.0, "eyes": "others"})
+        arms.append(
+            replace(arm, evaluation=replace(arm.evaluation, poses=(*arm.evaluation.poses, *other.evaluation.poses)))
+        )
+    ids = [scores.protocol_id for scores in arms[0].evaluation.poses]
+    assert len(set(ids)) == 2
+    text = markdown_table(arms)
+    assert [text.count(identity) for identity in ids] == [1, 1] and text.count("Pose accuracy by") == 2
+    write_report(tmp_path / "report.html", arms)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert page.count('<div class="bars">') == 2
+    assert "PCK@0.1 Baseline 100.0 %, LISA 100.0 %; on the true frames 100.0 %." in page  # of the second detector
 
 
 def test_a_ceiling_stands_between_the_arms_and_the_true_frames(make_arm, tmp_path: Path) -> None:
     """In page, JSON, Markdown and remarks; scored by another protocol it is refused like any arm."""
     arms, floor, ceiling = [make_arm("LISA", [3] * 8)], make_arm("Floor", BAD), make_arm("Through the VAE", GOOD)
-    names = [line.split("|")[1].strip() for line in markdown_table(arms, floor, ceiling).splitlines()[2:6]]
-    assert names == ["Floor", "LISA", "Through the VAE", "True frames"]
+    names = [row[0] for row in rows_of(markdown_table(arms, floor, ceiling))]
+    assert names[1:6] == ["Poses of other clips", "Floor", "LISA", "Through the VAE", "True frames"]
     assert any(said.startswith("Through the VAE has PCK@0.1 100.0 %") for said in remarks(arms, floor, 0.1, ceiling))
     write_report(tmp_path / "report.html", arms, floor, ceiling=ceiling)
     numbers = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert numbers["ceiling"]["scores"]["pck"]["0.1"]["value"] == 1.0
+    assert numbers["ceiling"]["evaluation"]["poses"][0]["pck"]["0.1"]["value"] == 1.0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count('class="bar ceiling"') == 2 and page.count('<tr class="ceiling">') == 2
+    assert page.count('class="bar ceiling"') == 2 and page.count('<tr class="ceiling">') == 4
     with pytest.raises(UserError, match="cannot stand in one table"):
         write_report(tmp_path / "other.html", arms, ceiling=make_arm("x", GOOD, protocol={"guidance": 9.0}))
 

@@ -1,14 +1,17 @@
 """Scores of synthetic clips whose errors are known: the figure's diagonal is 20 pixels."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eval.evaluation import Evaluation
+from eval.json_files import write_json
 from eval.protocol import clips_digest, protocol_id, require_same_protocol
-from eval.scores import load_scores, pck_difference, save_scores
-from eval.scoring import MAX_PSNR_DB, psnr_db, score_clips
+from eval.scores import pck_difference
+from eval.scoring import MAX_PSNR_DB, PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
 from lisa_video.errors import UserError
 
 FRAMES = 6  # of the synthetic clips
@@ -37,9 +40,15 @@ def test_interval_of_two_kinds_of_clips_spans_them(make_arm) -> None:
 
 def test_frechet_of_a_brightness_shift(make_arm) -> None:
     """All pixels but one are 10 brighter (nothing is clipped): d² = 3 x 10², less the one blue pixel's share."""
-    scores = make_arm("arm", [0, 0, 0, 0]).scores
-    assert scores.frechet == pytest.approx(300.0, rel=1e-2)
-    assert scores.frechet_floor < 5.0 and scores.frechet_floor_clips == (2, 2)
+    (distance,) = make_arm("arm", [0, 0, 0, 0]).evaluation.distances
+    assert distance.frechet.value == pytest.approx(300.0, rel=1e-2)
+    assert distance.floor < 5.0 and (distance.clips, distance.dimension) == (4, 3)
+
+
+def test_chance_is_the_pose_of_another_clip(make_arm) -> None:
+    """Clip n + 1 stands 1 pixel to the right of clip n; the last meets the first, 3 pixels away: limits 1, 2, 4."""
+    chance = make_arm("arm", [0, 0, 0, 0]).scores.chance
+    assert {key: value.value for key, value in chance.items()} == {"0.05": 0.75, "0.1": 0.75, "0.2": 1.0}
 
 
 def test_psnr_closed_form() -> None:
@@ -74,39 +83,45 @@ def test_protocol_names_what_the_numbers_depend_on(make_arm) -> None:
     """Both digests, the clips, the size and what was passed in."""
     protocol = make_arm("arm", [0, 1]).scores.protocol
     assert protocol["detector_digest"] == "sha256:" + "0" * 64
-    assert protocol["frechet_features"] == {"name": "mean colour"}
+    assert "detector" not in make_arm("arm", [0, 1]).evaluation.pixels.protocol
     assert (protocol["clips"], protocol["frames"], protocol["guidance"]) == (2, FRAMES, 2.0)
     assert protocol["clips_digest"] == clips_digest(["clip-0", "clip-1"])
 
 
 def test_file_keeps_everything_and_is_valid_json(make_arm, tmp_path: Path) -> None:
     """NaN (here the floor of two clips) is null in the file and NaN again when read."""
-    scores = make_arm("arm", [0, 9]).scores
-    save_scores(tmp_path / "scores.json", scores)
+    evaluation = make_arm("arm", [0, 9]).evaluation
+    write_json(tmp_path / "scores.json", asdict(evaluation))
     raw = json.loads((tmp_path / "scores.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert raw["frechet_floor"] is None
-    again = load_scores(tmp_path / "scores.json")
-    assert np.isnan(again.frechet_floor)
-    assert (again.pck, again.clips, again.protocol) == (scores.pck, scores.clips, scores.protocol)
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    assert raw["distances"][0]["floor"] is None
+    again = Evaluation.from_json(raw)
+    assert np.isnan(again.distances[0].floor) and again.distances[0].frechet == evaluation.distances[0].frechet
+    assert (again.poses, again.pixels, again.loss) == (evaluation.poses, evaluation.pixels, None)
 
 
-def test_faults_are_explained(clip_pair, detector, extractor, tmp_path: Path) -> None:
-    """No clips, an item given twice, a clip given twice, shapes that differ, a file that is not one."""
+def test_faults_are_explained(clip_pair, detector, extractor) -> None:
+    """Too few clips, an item given twice, a clip given twice, nobody to be seen, features that are not finite."""
 
-    def score(*clips, **protocol):
-        return score_clips(clips, detector, extractor, protocol=protocol)
+    def score(*numbers: int, **protocol):
+        pairs = [clip_pair(number, 0) for number in numbers]
+        posed = [PosedClip(pair.clip_id, pair.driving, pair.driving, pair.driving) for pair in pairs]
+        return pose_scores(posed, detector, protocol=protocol)
 
-    with pytest.raises(UserError, match="no clip"):
+    with pytest.raises(UserError, match="0 clips to score, at least 2"):
         score()
-    with pytest.raises(UserError, match="at least 2 clips"):
-        score(clip_pair(0, 0))
+    with pytest.raises(UserError, match="1 clips to score, at least 2"):
+        score(0)
     with pytest.raises(UserError, match="given twice: frames"):
-        score(clip_pair(0, 0), clip_pair(1, 0), frames=3)
+        score(0, 1, frames=3)
     with pytest.raises(ValueError, match="given twice"):
-        score(clip_pair(0, 0), clip_pair(0, 0))
-    with pytest.raises(ValueError, match="clip-0: shapes"):
-        score(clip_pair(0, 0)._replace(generated=clip_pair(0, 0).generated[:2]))
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(UserError, match="cannot read scores"):
-        load_scores(tmp_path / "bad.json")
+        score(0, 0)
+    with pytest.raises(UserError, match="at least 2"):
+        pixel_scores({"a": 1.0}, protocol={})
+    unseen = clip_pair(0, 0).driving
+    unseen = replace(unseen, score=np.zeros_like(unseen.score))
+    nobody = [PosedClip(name, unseen, unseen, unseen) for name in "ab"]
+    with pytest.raises(UserError, match="no clip with visible joints"):
+        pose_scores(nobody, detector, protocol={})
+    rows = {"a": np.zeros(3), "b": np.full(3, np.nan)}
+    with pytest.raises(UserError, match="not finite"):
+        distance_between(rows, rows, extractor, protocol={})

@@ -1,0 +1,103 @@
+"""`lisa-video eval run`, `compare` and `benchmark`: training runs, sampled and scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from lisa_video.errors import UserError
+
+Clips = Annotated[int, typer.Option(min=2, help="held-out clips")]
+Detectors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--detector",
+        help="keypoint_net, mediapipe, or a folder or YAML file of a detector; may be given several times",
+        show_default="keypoint_net, and mediapipe where it is installed",
+    ),
+]
+FVD = Annotated[bool, typer.Option("--fvd", help="FVD by I3D too: seconds a clip on a CPU")]
+Processes = Annotated[int, typer.Option("--num-processes", "-n", min=1, help="that sample and search for poses")]
+
+
+def run_command(
+    run: Annotated[Path, typer.Argument(help="run_dir of a training run")],
+    clips: Clips = 32,
+    num_processes: Processes = 1,
+    detector: Detectors = None,
+    fvd: FVD = False,
+    checkpoints: Annotated[str | None, typer.Option(help="steps such as 1000,2000, or all: score kept weights")] = None,
+) -> None:
+    """Sample held-out clips of a run and score them: pose accuracy, Frechet distances, PSNR, held-out loss.
+
+    Goes on after a kill. All numbers are in a JSON file beside the clips, in RUN/eval.
+
+    Example: `lisa-video eval run runs/quickstart/lisa --clips 32 -n 2`
+    """
+    from eval.checkpoints import chosen_steps, score_checkpoints
+    from eval.evaluation import Measures, evaluate
+    from eval.generate import GenerationJob
+    from eval.tables import checkpoint_table, markdown_table
+
+    job, measures = GenerationJob(str(run), clips), Measures.chosen(tuple(detector or ()), fvd=fvd)
+    if checkpoints is not None:
+        steps = chosen_steps(run, [] if checkpoints == "all" else _whole_numbers(checkpoints, "--checkpoints"))
+        typer.echo(checkpoint_table(score_checkpoints(job, steps, measures, num_processes)))
+        return
+    from eval.arms import ArmResult
+
+    found = evaluate(job, measures, num_processes)
+    typer.echo(markdown_table([ArmResult(run.resolve().name, found)]))
+    typer.echo(f"{len(found.poses[0].clips)} clips; numbers: {job.folder}")
+
+
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="run_dirs, the baseline first")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
+    clips: Clips = 32,
+    num_processes: Processes = 1,
+    detector: Detectors = None,
+    fvd: FVD = False,
+) -> None:
+    """Compare finished runs on the same held-out clips: one self-contained HTML page, with JSON and tables beside it.
+
+    Runs that kept weights at the same steps (`training.export_every`) get learning curves and the speed-up too.
+
+    Example: `lisa-video eval compare runs/quickstart/baseline runs/quickstart/lisa --out report.html`
+    """
+    from eval.checkpoints import compare_runs
+    from eval.evaluation import Measures
+
+    names = [run.resolve().name for run in runs]
+    named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
+    measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
+    compare_runs(named, out, measures=measures, num_clips=clips, num_processes=num_processes)
+    typer.echo(f"report: {out}")
+
+
+def benchmark_command(
+    config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
+    manifest: Annotated[str, typer.Option(help="data set of all arms")],
+    stage: Annotated[
+        str, typer.Option(help="stop after train, sample (both want a GPU), score, or report; the same command goes on")
+    ] = "report",
+) -> None:
+    """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
+
+    Example: `lisa-video eval benchmark configs/benchmark/small.yaml --manifest runs/demo/manifest.jsonl`
+    """
+    from eval.benchmark import STAGES, load_benchmark, run_benchmark
+
+    if stage not in STAGES:
+        raise UserError(f"no stage {stage!r}", where="--stage", remedy=f"use one of {', '.join(STAGES)}")
+    report = run_benchmark(load_benchmark(config), manifest=manifest, last_stage=cast(Any, stage))
+    typer.echo(f"report: {report}" if report else f"stopped after: {stage}")
+
+
+def _whole_numbers(text: str, where: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{text!r} is no list of steps", where=where, remedy="write 1000,2000 or all") from None
