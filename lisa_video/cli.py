@@ -68,13 +68,10 @@ def pretrain_demo(
     out: Annotated[Path, typer.Argument(help="folder of the checkpoint")],
     stage: Annotated[str, typer.Option(help="base (VAE and UNet) or keypoints (detector)")] = "base",
     steps: Annotated[int | None, typer.Option(min=1, help="steps of the UNet or of the detector")] = None,
-    size: Annotated[
-        str, typer.Option(help="of the base: embedded (shipped), small, medium or large (a GPU)")
-    ] = "embedded",
 ) -> None:
-    """Train a tiny base, or the keypoint detector, from demo data alone.
+    """Train the embedded tiny base, or the keypoint detector, from demo data alone.
 
-    Killed runs of the base continue. The sizes small to large take the embedded base's VAE.
+    Killed runs of the base continue.
 
     Example: `lisa-video pretrain-demo runs/demo/manifest.jsonl runs/tiny_svd`
     """
@@ -85,11 +82,9 @@ def pretrain_demo(
 
         train_keypoint_net(manifest, out, steps=steps or _KEYPOINT_STEPS, bf16=True)
     elif stage == "base":
-        from lisa_video.pretraining.demo import RECIPES, pretrain_demo
+        from lisa_video.pretraining.demo import DemoRecipe, pretrain_demo
 
-        if size not in RECIPES:
-            raise UserError(f"no size {size!r}", where="--size", remedy=f"use one of {', '.join(RECIPES)}")
-        recipe = RECIPES[size] if steps is None else replace(RECIPES[size], base_steps=steps)
+        recipe = DemoRecipe() if steps is None else replace(DemoRecipe(), base_steps=steps)
         pretrain_demo(manifest, out, recipe)
     else:
         raise UserError(f"no stage {stage!r}", where="--stage", remedy="use base or keypoints")

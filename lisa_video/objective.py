@@ -11,12 +11,11 @@ one branch feature h predicts what the frozen network is missing. With y the tar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lisa_video.conditioning import EncodedBatch
@@ -65,12 +64,11 @@ class LISAWeight:
     decay_samples: int = 0
     favours_noise: bool = False
 
-    def __call__(self, sigma: Float[Tensor, " B"], positions: Sequence[int]) -> Float[Tensor, " B"]:
+    def __call__(self, sigma: Float[Tensor, " B"], positions: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Weights of B clips."""
         weight = torch.full_like(sigma, self.weight)
         if self.decay_samples:
-            left = [max(0.0, 1 - position / self.decay_samples) for position in positions]
-            weight = weight * torch.tensor(left, dtype=sigma.dtype, device=sigma.device)
+            weight = weight * (1 - positions.to(sigma) / self.decay_samples).clamp(min=0)
         if self.favours_noise:
             weight = weight * sigma.square() / (1 + sigma.square())
         return weight
@@ -139,5 +137,6 @@ class Objective:
         target = self.process.target(batch.latents, noise, sigma)
         plain = {"align": False} if micro_batch % self.lisa_every else {}
         prediction = model(x_s, sigma, batch.condition, batch.pose_maps, **plain)
-        weight = self.lisa_weight(sigma, batch.positions) * self.lisa_every
+        positions = torch.tensor(batch.positions, device=sigma.device)
+        weight = self.lisa_weight(sigma, positions) * self.lisa_every
         return loss_terms(prediction, target, sigma, weight)

@@ -12,7 +12,6 @@ from lisa_video.conditioning import encode_batch
 from lisa_video.config.schema import ConditioningConfig
 from lisa_video.data.batch import ClipBatch
 from lisa_video.diffusion.sigma import SigmaDistribution
-from lisa_video.distributed import local_device
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.objective import LISAWeight, Objective
 from lisa_video.pretraining.base_init import fit_still_picture, initialise_as_still_picture
@@ -30,10 +29,7 @@ def train_base(
     settings: LoopSettings,
     state_dir: Path,
 ) -> list[float]:
-    """Train the backbone in place on its own denoising loss (the objective's first term, without a branch).
-
-    On a GPU if there is one; afterwards backbone and codec are on the CPU.
-    """
+    """Train the backbone in place on its own denoising loss (the objective's first term, without a branch)."""
     backbone, codec, process = parts.backbone, parts.codec, parts.backbone.process
     objective = Objective(process, sigmas, lisa_weight=LISAWeight(0.0), seed=data.seed)
     batches: Iterator[ClipBatch] = iter(())
@@ -43,7 +39,7 @@ def train_base(
         batches = data.starting_at(step)
 
     def loss_at(step: int) -> Tensor:
-        batch = encode_batch(codec, next(batches).to(device), conditioning, data.seed)
+        batch = encode_batch(codec, next(batches), conditioning, data.seed)
         sigma, noise = objective.draw(batch)
         x_s = process.add_noise(batch.latents, noise, sigma)
         state = backbone.encode(process.model_input(x_s, sigma), process.timestep(sigma), batch.condition)
@@ -51,8 +47,7 @@ def train_base(
         return (prediction - process.target(batch.latents, noise, sigma)).square().mean()
 
     def start() -> None:
-        clips = next(replace(data, batch_size=_FIT_CLIPS).starting_at(0))
-        batch = encode_batch(codec, clips.to(device), conditioning, data.seed)
+        batch = encode_batch(codec, next(replace(data, batch_size=_FIT_CLIPS).starting_at(0)), conditioning, data.seed)
         sigma, noise = objective.draw(batch)
         x_s = process.add_noise(batch.latents, noise, sigma)
         fit = fit_still_picture(
@@ -60,12 +55,8 @@ def train_base(
         )
         initialise_as_still_picture(backbone.unet, fit)
 
-    device = local_device()
-    codec.to(device)
-    backbone.to(device)
     start()
     backbone.requires_grad_(True).train()
     losses = train("base", backbone, loss_at, settings, state_dir, seek)
-    backbone.requires_grad_(False).eval().cpu()
-    codec.cpu()
+    backbone.requires_grad_(False).eval()
     return losses

@@ -24,7 +24,6 @@ class DemoBatches:
     seed: int
     num_workers: int = 1
     split: Split = "train"
-    keep_in_memory: bool = False
 
     def starting_at(self, step: int) -> Iterator[ClipBatch]:
         """Batches of steps `step`, `step + 1`, ..."""
@@ -36,7 +35,6 @@ class DemoBatches:
             size=self.size,
             flip_probability=0.5,
             seed=self.seed,
-            keep_in_memory=self.keep_in_memory,
         )
         loader = build_loader(
             dataset,

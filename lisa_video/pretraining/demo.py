@@ -21,17 +21,12 @@ from lisa_video.pretraining.data import DemoBatches
 from lisa_video.pretraining.loop import LoopSettings, write_record
 from lisa_video.pretraining.vae import make_vae, reconstruction_psnr, train_decoder
 
-EMBEDDED = Path(__file__).parents[1] / "assets/tiny_svd"
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DemoRecipe:
-    """Sizes and lengths of a base. The defaults made the shipped files.
-
-    Attributes:
-        vae: checkpoint whose VAE is taken as it is, so that bases of several sizes share their latents; None: trained.
-    """
+    """Sizes and lengths of the embedded base. The defaults made the shipped files."""
 
     seed: int = 0
     size: int = 64
@@ -44,21 +39,6 @@ class DemoRecipe:
     decoder_steps: int = 600
     base_steps: int = 1300
     base_batch: int = 8
-    num_workers: int = 1
-    keep_in_memory: bool = False
-    vae: str | None = None
-
-
-_BENCHMARK = DemoRecipe(
-    num_frames=16, frame_stride=1, base_steps=4000, base_batch=64, num_workers=4, keep_in_memory=True, vae=str(EMBEDDED)
-)
-RECIPES = {
-    "embedded": DemoRecipe(),
-    "small": _BENCHMARK,
-    "medium": replace(_BENCHMARK, unet_widths=(64, 96, 128, 128)),
-    "large": replace(_BENCHMARK, unet_widths=(128, 192, 256, 256)),
-}
-"""By name: the shipped base, and the frozen bases of `configs/benchmark/standard.yaml`, which want a GPU."""
 
 
 def pretrain_demo(manifest: Path, out: Path, recipe: DemoRecipe) -> Path:
@@ -71,13 +51,10 @@ def pretrain_demo(manifest: Path, out: Path, recipe: DemoRecipe) -> Path:
         out: checkpoint folder; states of unfinished stages are kept in `out/state`.
         recipe: sizes and lengths.
     """
-    vae, decoder_losses, psnr = (
-        pretrain_vae(manifest, out / "state", recipe) if recipe.vae is None else _vae_of(manifest, recipe, recipe.vae)
-    )
+    vae, decoder_losses, psnr = pretrain_vae(manifest, out / "state", recipe)
     unet, image_encoder, processor, base_losses = pretrain_unet(manifest, out / "state", recipe, vae)
     save_checkpoint(out, unet, vae, image_encoder, processor, variant="fp16")
-    described = asdict(recipe) | {"vae": recipe.vae and Path(recipe.vae).name}  # no paths of this machine
-    facts = {"recipe": described, "manifest_digest": file_digest(manifest), "data": read_header(manifest)}
+    facts = {"recipe": asdict(recipe), "manifest_digest": file_digest(manifest), "data": read_header(manifest)}
     curves = {"decoder": decoder_losses, "base": base_losses}
     write_record(out / "training.json", curves, **facts, held_out_psnr_db=round(psnr, 2))
     return out
@@ -97,19 +74,6 @@ def pretrain_vae(
     return vae, losses, psnr
 
 
-def _vae_of(
-    manifest: Path, recipe: DemoRecipe, checkpoint: str
-) -> tuple[AutoencoderKLTemporalDecoder, list[float], float]:
-    """What `pretrain_vae` returns, with the VAE of another base."""
-    vae = AutoencoderKLTemporalDecoder.from_pretrained(
-        checkpoint, subfolder="vae", variant="fp16", torch_dtype=torch.float32
-    )
-    set_norm_groups(vae, recipe.norm_groups)
-    vae.eval().requires_grad_(False)
-    held_out = next(replace(_batches(manifest, recipe, 8), split="val", num_workers=0).starting_at(0)).frames
-    return vae, [], reconstruction_psnr(vae, held_out)
-
-
 def pretrain_unet(
     manifest: Path, state_dir: Path, recipe: DemoRecipe, vae: AutoencoderKLTemporalDecoder
 ) -> tuple[UNetSpatioTemporalConditionModel, CLIPVisionModelWithProjection, CLIPImageProcessor, list[float]]:
@@ -127,13 +91,4 @@ def pretrain_unet(
 
 def _batches(manifest: Path, recipe: DemoRecipe, batch_size: int) -> DemoBatches:
     size = (recipe.size, recipe.size)
-    return DemoBatches(
-        manifest,
-        batch_size,
-        recipe.num_frames,
-        recipe.frame_stride,
-        size,
-        recipe.seed,
-        num_workers=recipe.num_workers,
-        keep_in_memory=recipe.keep_in_memory,
-    )
+    return DemoBatches(manifest, batch_size, recipe.num_frames, recipe.frame_stride, size, recipe.seed)

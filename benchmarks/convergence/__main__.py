@@ -1,0 +1,142 @@
+"""`python -m benchmarks.convergence`: how fast do arms learn the pose? Thousands of steps in minutes on one GPU.
+
+It reads the experiments of `lisa-video eval benchmark` (`configs/benchmark/*.yaml`) and trains their arms in a `Race`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+from benchmarks.convergence.base import train_base
+from benchmarks.convergence.clips import load_clips
+from benchmarks.convergence.examine import Examiner, Findings
+from benchmarks.convergence.race import Arm, Draws, Race
+from benchmarks.convergence.results import write_results
+from eval.benchmark import BenchmarkConfig, load_benchmark
+from lisa_video.config.load import load_config
+from lisa_video.config.schema import RunConfig
+from lisa_video.models.build import build_backbone
+from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+_RUN = Path("configs/benchmark/standard_run.yaml")
+_DETECTOR = Path("lisa_video/assets/keypoint_net")
+
+
+@app.command()
+def base(
+    manifest: Annotated[str, typer.Argument(help="manifest of a demo data set")],
+    out: Annotated[Path, typer.Argument(help="folder of the checkpoint")],
+    size: Annotated[str, typer.Option(help="small, medium or large")] = "small",
+    steps: Annotated[int, typer.Option(min=1)] = 4000,
+    batch: Annotated[int, typer.Option(min=1, help="clips a step")] = 32,
+    seconds: Annotated[float | None, typer.Option(help="make fewer steps if they would take longer")] = None,
+) -> None:
+    """Train the frozen base.
+
+    Example: `python -m benchmarks.convergence base runs/demo/manifest.jsonl runs/bases/small`
+    """
+    train_base(_RUN, manifest, out, size=size, steps=steps, batch=batch, seconds=seconds)
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="YAML file, see configs/benchmark/")],
+    manifest: Annotated[str, typer.Option(help="data set of all arms")],
+    seed: Annotated[int, typer.Option(help="of training; run several side by side")] = 0,
+    seconds: Annotated[float | None, typer.Option(help="stop at the last checkpoint before")] = None,
+    override: Annotated[list[str] | None, typer.Option(help="setting of all arms")] = None,
+) -> None:
+    """Train all arms of an experiment with one seed and examine them at its checkpoints; a finished seed is left alone.
+
+    Example: `python -m benchmarks.convergence train configs/benchmark/standard.yaml --manifest M --seed 1`
+    """
+    settings = load_benchmark(experiment)
+    out = Path(settings.out) / f"seed-{seed}"
+    if (out / "done.json").is_file():
+        typer.echo(f"{out}: done already")
+        return
+    configs = _arms(settings, manifest, seed, override or [])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first = next(iter(configs.values()))
+    parts = build_backbone(first.backbone)
+    parts.backbone.to(device)
+    parts.codec.to(device)
+    started = time.perf_counter()
+    draws = Draws(first, parts, load_clips(first.data, "train", parts.codec, device), seed)
+    held_out = load_clips(first.data, "val", parts.codec, device, settings.eval_clips)
+    examiner = Examiner(first, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
+    race = Race(draws, {name: Arm(config, parts, device) for name, config in configs.items()})
+    (out / "floor").mkdir(parents=True, exist_ok=True)
+    _keep(out / "floor", 0, examiner(None), held_out.ids, {})
+    steps, trained = 0, 0.0
+    total, every = first.training.max_steps, -(-first.training.max_steps // settings.checkpoints)
+    with tqdm(total=total, desc=f"seed {seed}", unit="step") as bar:
+        while steps < total:
+            count, before = min(every, total - steps), time.perf_counter()
+            race.steps(count)
+            trained += time.perf_counter() - before
+            steps += count
+            bar.update(count)
+            for name, arm in race.arms.items():
+                (out / name).mkdir(exist_ok=True)
+                _keep(out / name, steps, examiner(arm), held_out.ids, _losses(arm))
+            round_seconds = time.perf_counter() - before
+            if seconds is not None and time.perf_counter() - started + round_seconds > seconds:
+                break
+    facts = {
+        "steps": steps,
+        "seconds_of_training": round(trained, 1),
+        "arms": len(race.arms),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "experiment": settings.model_dump(mode="json"),
+        "overrides": override or [],
+        "run": first.model_dump(mode="json", exclude={"run_dir"}),
+    }
+    (out / "done.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+def results(
+    experiment: Annotated[Path, typer.Argument(help="YAML file of a trained experiment")],
+    manifest: Annotated[str, typer.Option(help="data set of all arms")],
+    out: Annotated[Path, typer.Option(help="JSON of all numbers")],
+) -> None:
+    """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
+
+    Example: `... results configs/benchmark/standard.yaml --manifest M --out benchmarks/results/standard.json`
+    """
+    write_results(load_benchmark(experiment), manifest, out)
+
+
+def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
+    """Configs by name, as `lisa-video eval benchmark` makes them."""
+    common = [*settings.overrides, *overrides, f"data.manifest={manifest}", f"seed={seed}"]
+    return {name: load_config(Path(settings.base), [*common, *arm]) for name, arm in settings.arms.items()}
+
+
+def _losses(arm: Arm) -> dict[str, float]:
+    """Means since the last checkpoint."""
+    *sums, count = arm.sums.tolist()
+    arm.sums.zero_()
+    return {name: value / count for name, value in zip(("denoising", "lisa", "residual"), sums, strict=True)}
+
+
+def _keep(folder: Path, step: int, findings: Findings, ids: tuple[str, ...], losses: dict[str, Any]) -> None:
+    """The poses of each checkpoint, and the clips of the newest."""
+    np.savez_compressed(folder / f"found-{step:06d}.npz", xy=findings.xy, score=findings.score, ids=np.array(ids))
+    np.savez(folder / "videos.npz", videos=findings.videos, ids=np.array(ids), step=step)
+    with open(folder / "curve.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, "held_out": findings.held_out, **losses}) + "\n")
+
+
+if __name__ == "__main__":
+    app()
