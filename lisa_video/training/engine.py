@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import deepspeed
@@ -80,7 +82,12 @@ class Engine:
         parameters = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config)
         optimizer = torch.optim.AdamW(
-            groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            groups,
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=torch.cuda.is_available() or None,  # no copies of the whole state while it steps
         )
         self._deepspeed, *_ = deepspeed.initialize(
             model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
@@ -101,13 +108,22 @@ class Engine:
             group["lr"] = settings.lr * progress * group["rate"]
         return settings.lr * progress
 
-    def backward_and_step(self, loss: Tensor) -> None:
-        """Accumulate gradients; at an accumulation boundary reduce, clip and step."""
-        self._deepspeed.backward(loss)
+    def backward_and_step(
+        self, loss: Tensor, timed: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext()
+    ) -> None:
+        """Accumulate gradients; at an accumulation boundary reduce, clip and step.
+
+        Args:
+            loss: of a micro-batch.
+            timed: entered around "backward" and "optimizer".
+        """
+        with timed("backward"):
+            self._deepspeed.backward(loss)
         if self.config.training.zero_stage == 0 and self._deepspeed.is_gradient_accumulation_boundary():
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             self._plain_norm = float(nn.utils.get_total_norm(gradients))
-        self._deepspeed.step()
+        with timed("optimizer"):
+            self._deepspeed.step()
 
     @property
     def gradient_norm(self) -> float:

@@ -14,6 +14,7 @@ from lisa_video import distributed
 from lisa_video.data.loader import shard
 from lisa_video.objective import LossTerms
 
+SPEED_FILE = "speed.jsonl"
 _SIGMA_EDGES = (0.5, 2.0, 8.0)  # noise-level bins of the LISA ratio
 
 
@@ -47,6 +48,7 @@ class LossMeter:
         for name, value in zip(("denoising", "lisa", "residual"), values, strict=True):
             self._sums[f"{group}/{name}"] += float(value.sum())
         self._sums[f"{group}/count"] += len(values[0])
+        self._sums[f"{group}/aligned"] += int((values[2] > 0).sum())  # clips with a LISA loss
 
     def report(self) -> dict[str, float]:
         """Means over all ranks, then start again; every rank must call it.
@@ -63,7 +65,7 @@ class LossMeter:
             suffix = "" if group == "all" else f"/{group}"
             metrics[f"denoising{suffix}"] = totals[f"{group}/denoising"] / totals[f"{group}/count"]
             if totals[f"{group}/residual"] > 0:
-                metrics[f"lisa{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/count"]
+                metrics[f"lisa{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/aligned"]
                 metrics[f"lisa_ratio{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/residual"]
         return metrics
 
@@ -83,17 +85,26 @@ class MetricsLog:
         self._writer = None
         if distributed.is_main():
             drop_rows_after(self._path, resumed_at)
+            drop_rows_after(self._path.with_name(SPEED_FILE), resumed_at)
             self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append a row."""
+        self._append(self._path, "", step, values)
+
+    def write_speed(self, step: int, values: dict[str, float]) -> None:
+        """Append a row to `speed.jsonl`, whose numbers differ from one repetition of a run to the next."""
+        if values:
+            self._append(self._path.with_name(SPEED_FILE), "speed/", step, values)
+
+    def _append(self, path: Path, prefix: str, step: int, values: dict[str, Any]) -> None:
         if self._writer is None:
             return
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)
+                self._writer.add_scalar(prefix + name, value, step)
         self._writer.flush()
 
     def close(self) -> None:

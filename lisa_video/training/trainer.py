@@ -38,6 +38,7 @@ from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, 
 from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import check_same_data, claim_run_dir, data_digests
 from lisa_video.training.stopping import RunStoppedError, StopRequest
+from lisa_video.training.telemetry import Telemetry
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class Trainer:
         self._captured = False
         self.meter.load_state_dict(state.get("meter", []))
         self.log = MetricsLog(self.run_dir, self.step)
+        self.telemetry = Telemetry(config, device, self.clips_per_step)
+        self.telemetry.report(self.step, self.seconds)  # from here on
         drop_rows_after(self._skipped_file, self.step)
         self.preview = Preview(config, parts, self.model.branch) if config.preview.every else None
         seen = config.diagnostics
@@ -142,21 +145,26 @@ class Trainer:
 
     def train_step(self, batches: Iterator[ClipBatch]) -> None:
         """One optimizer step: losses of each micro-batch, gradients, step, moving average."""
+        timed = self.telemetry.part
         # 1. the rate of this step
         self.engine.set_rate(self.samples_seen)
         # 2. losses and gradients
         accumulation = self.config.training.gradient_accumulation
         for number in range(accumulation):
-            batch = self._next(batches)
-            encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
+            with timed("data"):
+                batch = self._next(batches)
+            with timed("encode"):
+                encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
             if self.config.training.cuda_graphs and not self._captured:
                 capture(self.model, encoded)
                 self._captured = True
-            terms = self.objective(self.engine.module, encoded, self.step * accumulation + number)
-            self.engine.backward_and_step(terms.total)
+            with timed("forward"):
+                terms = self.objective(self.engine.module, encoded, self.step * accumulation + number)
+            self.engine.backward_and_step(terms.total, timed)
             self.meter.add(terms)
         # 3. what is kept
-        self.average.update(self.model.trainable)
+        with timed("average"):
+            self.average.update(self.model.trainable)
         self.step, self.samples_seen = self.step + 1, self.samples_seen + self.clips_per_step
 
     def _next(self, batches: Iterator[ClipBatch]) -> ClipBatch:
@@ -202,8 +210,10 @@ class Trainer:
         values |= {"gradient_norm": self.engine.gradient_norm, "seconds": round(self.seconds, 3)}
         values["clips_skipped"] = sum(distributed.gather(len(read_rows(self._skipped_file))))
         self.log.write(self.step, values)
-        shown = ("denoising", "lisa_ratio", "clips_skipped")
-        return {name: f"{values[name]:.4g}" for name in shown if values.get(name)}
+        speed = self.telemetry.report(self.step, self.seconds)
+        self.log.write_speed(self.step, speed)
+        shown = ("denoising", "lisa_ratio", "clips_skipped", "clips_per_second")
+        return {name: f"{(values | speed)[name]:.4g}" for name in shown if (values | speed).get(name)}
 
     def _preview(self) -> dict[str, str]:
         assert self.preview is not None
