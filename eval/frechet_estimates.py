@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from tqdm import tqdm
 
 from eval.bootstrap import Estimate, estimate
 from eval.frechet import frechet_of_features
@@ -52,7 +53,8 @@ def frechet_interval(
     """
     generator = np.random.default_rng(seed)
     value = frechet_of_features(real, fake)
-    drawn = np.array([frechet_of_features(_redrawn(real, generator), _redrawn(fake, generator)) for _ in range(draws)])
+    bar = tqdm(range(draws), desc="interval", unit="draw", leave=False, delay=2)
+    drawn = np.array([frechet_of_features(_redrawn(real, generator), _redrawn(fake, generator)) for _ in bar])
     return estimate(value, np.maximum(0.0, drawn - drawn.mean() + value))
 
 
