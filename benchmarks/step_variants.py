@@ -22,6 +22,7 @@ from lisa_video.models.svd import build as svd
 from lisa_video.models.svd.tiny import tiny_image_encoder, tiny_unet, tiny_vae
 from lisa_video.objective import LISAWeight, Objective
 from lisa_video.planning.trace import trace_step
+from lisa_video.training.graphs import capture
 
 
 @dataclass(frozen=True)
@@ -118,17 +119,27 @@ class Switch(nn.Module):
     """`ControlledDenoiser`, with the forward pass that is being measured.
 
     Modes: plain, lisa; two_forwards, the whole frozen network with residuals and again without; joint, m and m0 as one
-    batch in the decoder half.
+    batch in the decoder half; plain_graph and lisa_graph, replayed CUDA graphs.
     """
 
     def __init__(self, model: ControlledDenoiser) -> None:
         super().__init__()
         self.model, self.mode = model, "lisa"
+        self.graphed: dict[str, ControlledDenoiser] = {}
+
+    def capture(self, example: EncodedBatch) -> None:
+        """Capture the passes of both graph modes, as they are set now."""
+        model = self.model
+        for mode, decoder in {"plain_graph": None, "lisa_graph": model.decoder}.items():
+            self.graphed[mode] = ControlledDenoiser(model.backbone, model.branch, decoder).train()
+            capture(self.graphed[mode], example)
 
     def forward(self, x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor) -> Prediction:
         """See `ControlledDenoiser`."""
         if self.mode in ("plain", "lisa"):
             return self.model(x_s, s, condition, pose_maps, align=self.mode == "lisa")
+        if self.mode in self.graphed:
+            return self.graphed[self.mode](x_s, s, condition, pose_maps)
         model = self.model
         backbone, dtype, decoder = model.backbone, model.dtype, model.decoder
         model_input, t = backbone.process.model_input(x_s, s).to(dtype), backbone.process.timestep(s)
@@ -275,14 +286,31 @@ class OurStep:
                 for module, forward in forwards:
                     module.forward = forward
 
+        def graphs(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+            self.switch.capture(self.encode())
+            try:
+                return measure({mode: self.step_of(mode) for mode in ("plain_graph", "lisa_graph", "lisa")})
+            finally:
+                self.switch.graphed.clear()
+
+        def within(outer: Any, inner: Any) -> Callable[[Callable[..., dict[str, Any]]], dict[str, Any]]:
+            return lambda measure: outer(lambda _: inner(measure))
+
+        on_gpu = self.setting.device == "cuda"
         named: dict[str, Callable[[Callable[..., dict[str, Any]]], dict[str, Any]]] = {
+            "uncached": uncached,
             "joint": lambda measure: measure({"joint": self.step_of("joint")}),
             "decoder_activations_kept": kept,
             "cudnn_benchmark": tuned,
-            "uncached": uncached,
             "channels_last": channels_last,
         }
-        return named | ({"576x1024": larger} if self.setting.full else {})
+        captured = {
+            "graphs": graphs,
+            "graphs_cudnn_benchmark": within(tuned, graphs),
+            "graphs_decoder_kept": within(kept, graphs),
+            "graphs_channels_last": within(channels_last, graphs),
+        }
+        return (captured if on_gpu else {}) | ({"576x1024": larger} if self.setting.full else {}) | named
 
     def flops(self) -> dict[str, int]:
         """Floating-point operations of one LISA step, with and without recomputation, on the meta device."""

@@ -42,6 +42,8 @@ PAIRS = (
     ("lisa", "two_forwards"),
     ("lisa", "public"),
     ("plain", "public"),
+    ("lisa_graph", "plain_graph"),
+    ("lisa_graph", "lisa"),
 )
 
 
@@ -155,7 +157,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="SVD's size on a GPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="of the tiny size")
     parser.add_argument("--repeats", type=int, help="timed steps of each variant")
-    parser.add_argument("--extras", action="store_true", help="other settings of our step, one by one")
+    parser.add_argument(
+        "--extras", nargs="*", metavar="NAME", help="other settings of our step, one by one; default: all"
+    )
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no further part after this time")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
@@ -202,8 +206,10 @@ def main() -> None:
         in_time("core_without_public", core)
     if arguments.profile:
         in_time("profile", lambda: profile(ours, setting))
-    if arguments.extras:
-        for name, extra in ours.extras().items():
+    if arguments.extras is not None:
+        extras = ours.extras()
+        for name in arguments.extras or extras:
+            extra = extras[name]
             in_time(f"extra_{name}", lambda extra=extra: extra(lambda steps: _short(setting, steps)))
     print(report.path)
 

@@ -105,7 +105,7 @@ class TrainingConfig(Section):
         True  # where activations are computed twice; true: both
     )
     compile: bool = False  # torch.compile the pass: minutes at the start
-    cuda_graphs: bool = False  # replay the captured pass: for small networks, whose kernels are shorter than launches
+    cuda_graphs: bool = False  # replay the captured pass: where kernels are shorter than their launches
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
@@ -171,8 +171,8 @@ class RunConfig(Section):
         if guided and self.conditioning.image_dropout == 0:
             raise ValueError("guidance other than 1 needs conditioning.image_dropout > 0")
         training = self.training
-        if training.cuda_graphs and (training.gradient_checkpointing or training.gradient_accumulation > 1):
-            raise ValueError("training.cuda_graphs needs gradient_checkpointing: false and gradient_accumulation: 1")
+        if training.cuda_graphs and training.gradient_accumulation > 1:
+            raise ValueError("training.cuda_graphs needs training.gradient_accumulation: 1")
         if training.cuda_graphs and (training.compile or (self.lisa is not None and self.lisa.every > 1)):
             raise ValueError("training.cuda_graphs captures one pass as it is: training.compile: false, lisa.every: 1")
         if training.cuda_graphs and self.data.buckets is not None:

@@ -17,6 +17,7 @@ from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.planning.memory import REDUCE_BUCKET
+from lisa_video.training.gradient_checks import check_gradients_at_once
 
 
 def start_process_group() -> None:
@@ -92,6 +93,8 @@ class Engine:
         self._deepspeed, *_ = deepspeed.initialize(
             model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
         )
+        if config.training.zero_stage in (1, 2) and torch.cuda.is_available():  # on a CPU a kernel costs no launch
+            check_gradients_at_once(self._deepspeed.optimizer)
         self._parameters, self._plain_norm = parameters, float("nan")
 
     @property

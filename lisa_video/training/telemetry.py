@@ -109,10 +109,10 @@ class Telemetry:
     def _mark(self) -> Any:
         if not self._gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
 
 def _seconds(start: Any, end: Any) -> float:
-    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+    return float(end - start if isinstance(start, float) else start.elapsed_time(end) / 1000)
