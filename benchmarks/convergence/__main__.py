@@ -23,12 +23,14 @@ from benchmarks.convergence.results import write_results
 from eval.benchmark import BenchmarkConfig, load_benchmark
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
+from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone
 from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _RUN = Path("configs/benchmark/standard_run.yaml")
 _DETECTOR = Path("lisa_video/assets/keypoint_net")
+_SHARED = ("data", "backbone", "noise", "conditioning", "training", "sampling")
 
 
 @app.command()
@@ -118,9 +120,23 @@ def results(
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
-    """Configs by name, as `lisa-video eval benchmark` makes them."""
+    """Configs by name, as `lisa-video eval benchmark` makes them.
+
+    Raises:
+        UserError: the arms differ in something that arms of a race share.
+    """
     common = [*settings.overrides, *overrides, f"data.manifest={manifest}", f"seed={seed}"]
-    return {name: load_config(Path(settings.base), [*common, *arm]) for name, arm in settings.arms.items()}
+    configs = {name: load_config(Path(settings.base), [*common, *arm]) for name, arm in settings.arms.items()}
+    first = next(iter(configs.values()))
+    for name, config in configs.items():
+        for section in _SHARED:
+            if getattr(config, section) != getattr(first, section):
+                raise UserError(
+                    f"differs from the first arm in {section}, which arms of a race share",
+                    where=f"arms.{name}",
+                    remedy="make it an experiment of its own, or train it with `lisa-video eval benchmark`",
+                )
+    return configs
 
 
 def _losses(arm: Arm) -> dict[str, float]:

@@ -202,3 +202,17 @@ def test_manifest_check_passes_over_broken_clips(mini_clips):
     assert check_manifest_fits(manifest, 4, 2, (40, 40)) == 0
     with pytest.raises(UserError, match=r"among 2 records \(bad: .*; gone: .*gone away\.mp4: no such video"):
         check_manifest_fits(mini_clips.manifest(broken), 4, 2, (40, 40))
+
+
+def test_kept_clips_are_those_that_were_loaded(mini_clips):
+    manifest = mini_clips.manifest([mini_clips.record("a", length=9), mini_clips.record("b", length=9)])
+    settings = {"num_frames": 3, "frame_stride": 2, "size": (40, 40), "flip_probability": 0.5, "seed": 3}
+    fresh, kept = PoseClipDataset(manifest, **settings), PoseClipDataset(manifest, **settings, keep_in_memory=True)
+    for position in range(40):
+        key = SampleKey(position, position % 2)
+        once, again = fresh[key], kept[key]
+        assert (again.clip_id, again.position) == (once.clip_id, position)
+        assert torch.equal(again.frames, once.frames) and torch.equal(again.pose_maps, once.pose_maps)
+    for video in mini_clips.folder.glob("*.mp4"):
+        video.unlink()
+    assert kept[SampleKey(0, 0)].clip_id == "a"  # needs no file any more

@@ -211,3 +211,18 @@ def test_few_steps_lower_both_losses(lisa_model):
         optimizer.step()
         history.append((terms.denoising.mean().item(), terms.lisa.mean().item()))
     assert history[-1][0] < history[0][0] and history[-1][1] < history[0][1]
+
+
+def test_the_weight_of_lisa_falls_over_the_run_and_favours_noise() -> None:
+    sigma, positions = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0, 50, 200])
+    assert LISAWeight(0.2)(sigma, positions).tolist() == pytest.approx([0.2, 0.2, 0.2])
+    assert LISAWeight(0.2, decay_samples=100)(sigma, positions).tolist() == pytest.approx([0.2, 0.1, 0.0])
+    noisy = LISAWeight(0.2, favours_noise=True)(sigma, positions)
+    assert noisy.tolist() == pytest.approx([0.2 * 0.25 / 1.25, 0.2 * 0.5, 0.2 * 4 / 5])
+
+
+def test_each_clip_has_its_own_weight() -> None:
+    controlled, lisa, frozen, target = (torch.zeros(2, 1, 1, 1, 1) for _ in range(4))
+    lisa[1] = 3.0
+    terms = loss_terms(Prediction(controlled, frozen, lisa), target, torch.ones(2), torch.tensor([1.0, 0.1]))
+    assert float(terms.total) == pytest.approx((0 * 1.0 + 9 * 0.1) / 2)

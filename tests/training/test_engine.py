@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lisa_video.training.engine import deepspeed_config
+from lisa_video.models.build import build_backbone, build_denoiser
+from lisa_video.training.engine import deepspeed_config, parameter_groups
 
 STAGES = (0, 1, 2)
 # With a large eps AdamW's first step is almost linear in the gradient: the update shows what was clipped to.
@@ -100,3 +101,23 @@ def test_bf16_trains_float32_masters(two_weights, step, stage):
     for _ in range(15):
         moved = step(engine, (1, 1, 1, 1))
     torch.testing.assert_close(moved, torch.full((4,), 0.992), rtol=0, atol=0.002)
+
+
+def test_new_layers_and_the_decoder_have_rates_of_their_own(tiny_config):
+    config = tiny_config("optimizer.new_layers_rate=10", "lisa.decoder_rate=3")
+    model = build_denoiser(config, build_backbone(config.backbone))
+    rate_of = {id(p): group["rate"] for group in parameter_groups(model, config) for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone."):
+            assert id(parameter) not in rate_of
+        elif name.startswith("decoder."):
+            assert rate_of[id(parameter)] == 3
+        else:
+            is_new = any(part in name for part in ("pose_encoder.", "zero_conv"))
+            assert rate_of[id(parameter)] == (10 if is_new else 1), name
+
+
+def test_a_plain_config_has_one_group(tiny_config):
+    config = tiny_config()
+    groups = parameter_groups(build_denoiser(config, build_backbone(config.backbone)), config)
+    assert [group["rate"] for group in groups] == [1.0]
