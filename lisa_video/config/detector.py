@@ -36,6 +36,7 @@ class DetectorSettings(Section):
     person: PersonSettings = PersonSettings()
     max_people: Positive = 8  # the largest ones are kept
     device: str = "cpu"  # cpu, cuda or cuda:N; a GPU that cannot be used is an error, never the CPU instead
+    wholebody: bool = False  # mediapipe: feet, hands and face too; others: as their network was trained
     flip_test: bool = False  # mmpose: average with the mirrored picture; a little more exact, twice the time
     score_scale: Annotated[float, Field(gt=0)] = 1.0  # rtmpose: divides the scores; 10 for RTMW, whose peaks reach 10
     batch_size: Positive = 32  # person crops, or frames, that go through the network at once

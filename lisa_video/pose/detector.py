@@ -78,7 +78,7 @@ class PoseDetector(ABC):
         """`detect_chunks` for frames in memory; `fps` matters to smoothing, and to how long a track may pause."""
         return self.detect_chunks([frames], fps)
 
-    def detect_chunks(self, chunks: Iterable[UInt8[np.ndarray, "f H W 3"]], fps: float) -> Keypoints:
+    def detect_chunks(self, chunks: Iterable[UInt8[np.ndarray, "_ H W 3"]], fps: float) -> Keypoints:
         """Poses of the people of one clip, with identities; memory holds one chunk, and the poses.
 
         Args:

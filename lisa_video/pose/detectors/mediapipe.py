@@ -1,16 +1,9 @@
-"""MediaPipe's pose model, whose weights lie in its wheel: works at once, without any download, on the CPU.
+"""MediaPipe (BlazePose) as a detector: works at once, without files to fetch, a network connection or a GPU.
 
-One person a frame: the whole frame is looked at. Each frame is taken by itself (static mode).
+Bazarevsky et al., "BlazePose: on-device real-time body pose tracking", 2020. Each frame is taken by itself.
 """
 
 from __future__ import annotations
-
-import hashlib
-import os
-from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,36 +11,38 @@ from jaxtyping import UInt8
 from lisa_video.config.detector import DetectorSettings
 from lisa_video.errors import UserError
 from lisa_video.pose.detector import People, PoseDetector
-
-# Of MediaPipe's 33 landmarks, those of COCO's 17 joints in COCO's order.
-_COCO17 = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
-_MODELS = ("modules/pose_detection/pose_detection.tflite", "modules/pose_landmark/pose_landmark_full.tflite")
+from lisa_video.pose.detectors.boxes import PersonDetector
+from lisa_video.pose.detectors.mediapipe_graphs import (
+    BODY_MODELS,
+    HAND_AND_FACE_MODELS,
+    import_mediapipe,
+    models_digest,
+)
+from lisa_video.pose.detectors.mediapipe_people import PeopleSearch
+from lisa_video.pose.detectors.persons import load_person_detector
 
 
 class MediaPipeDetector(PoseDetector):
-    """BlazePose "full" (Bazarevsky et al. 2020), one person; joints of COCO-17, score = its visibility.
+    """MediaPipe's model "full"; layout `coco17`, or `coco_wholebody133` with hands and face where they are seen.
+
+    A joint's score is MediaPipe's `visibility`, the probability that it is inside the frame and not hidden. It is high
+    for most joints that are hidden behind the person's own body. Outside the frame it is 0.
 
     Args:
-        min_score: of the person.
-
-    Raises:
-        UserError: MediaPipe is not installed.
+        search: finds people and joints.
+        name: of how people are found, for protocols.
+        person: finds the people in the place of `search`, which then finds their joints.
     """
 
-    def __init__(self, min_score: float = 0.5) -> None:
-        if find_spec("mediapipe") is None:
-            raise UserError(
-                "MediaPipe is not installed",
-                remedy="install it with `pip install 'lisa-video[mediapipe]'`; it has wheels up to Python 3.12",
-            )
-        self._min_score = min_score
+    def __init__(self, search: PeopleSearch, name: str, person: PersonDetector | None = None) -> None:
+        self._search, self._found_by, self._person = search, name, person
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings) -> MediaPipeDetector:
         """See `DetectorSettings`.
 
         Raises:
-            UserError: not installed, or asked to run on a GPU.
+            UserError: MediaPipe is not installed, or was asked to run on a GPU.
         """
         if settings.device != "cpu":
             raise UserError(
@@ -55,47 +50,75 @@ class MediaPipeDetector(PoseDetector):
                 where="detector.device",
                 remedy="set it to cpu, or use mmpose or rtmpose on a GPU",
             )
-        return cls(settings.person.min_score)
+        search = _search(settings, wholebody=settings.wholebody)
+        if settings.person.kind == "mediapipe":
+            return cls(search, _search_name(settings))
+        person = load_person_detector(settings)
+        return cls(search, person.name, person)
 
     @property
     def name(self) -> str:
         """See `PoseDetector`."""
-        return f"MediaPipe pose (full), one person, person score from {self._min_score:g}"
+        return f"MediaPipe {import_mediapipe().__version__} pose full, {self.skeleton}, people by {self._found_by}"
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """See `PoseDetector`."""
-        spec = find_spec("mediapipe")
-        assert spec is not None and spec.submodule_search_locations is not None
-        digest = hashlib.sha256()
-        for model in _MODELS:
-            digest.update((Path(spec.submodule_search_locations[0]) / model).read_bytes())
-        return f"sha256:{digest.hexdigest()}"
+        """See `PoseDetector`; of the model files of MediaPipe that are used."""
+        return models_digest(BODY_MODELS + (HAND_AND_FACE_MODELS if self.skeleton != "coco17" else ()))
 
     @property
     def skeleton(self) -> str:
         """See `PoseDetector`."""
-        return "coco17"
-
-    @cached_property
-    def _pose(self) -> Any:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        from mediapipe.python.solutions.pose import Pose
-
-        # Complexity 0 and 2 would be downloaded.
-        return Pose(static_image_mode=True, model_complexity=1, min_detection_confidence=self._min_score)
+        return self._search.skeleton.name
 
     def find(self, frames: UInt8[np.ndarray, "F H W 3"]) -> list[People]:
-        """See `PoseDetector`; none or one person a frame."""
-        return [self._person(frame) for frame in frames]
+        """See `PoseDetector`."""
+        if self._person is None:
+            return [self._search.people(frame) for frame in frames]
+        boxes = self._person.boxes(frames)
+        return [self._search.people_within(frame, found) for frame, found in zip(frames, boxes, strict=True)]
 
-    def _person(self, frame: np.ndarray) -> People:
-        found = self._pose.process(np.ascontiguousarray(frame)).pose_landmarks
-        if found is None:
-            return People(np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32), np.zeros((0, 5), np.float32))
-        height, width = frame.shape[:2]
-        marks = [found.landmark[number] for number in _COCO17]
-        xy = np.array([[mark.x * width, mark.y * height] for mark in marks], np.float32)
-        score = np.clip(np.array([mark.visibility for mark in marks], np.float32), 0, 1)
-        box = np.array([*xy.min(axis=0), *xy.max(axis=0), score.mean()], np.float32)
-        return People(xy[None], score[None], box[None])
+
+class MediaPipePersons(PersonDetector):
+    """MediaPipe's search for people, as boxes for other pose detectors; on the CPU, wherever those compute.
+
+    Args:
+        search: finds people.
+        name: what it is called in protocols.
+    """
+
+    def __init__(self, search: PeopleSearch, name: str) -> None:
+        self._search, self._name = search, name
+
+    @classmethod
+    def from_settings(cls, settings: DetectorSettings) -> MediaPipePersons:
+        """See `DetectorSettings.person`.
+
+        Raises:
+            UserError: MediaPipe is not installed.
+        """
+        return cls(_search(settings, wholebody=False), _search_name(settings))
+
+    @property
+    def name(self) -> str:
+        """See `PersonDetector`."""
+        return self._name
+
+    @property
+    def digest(self) -> str:
+        """See `PersonDetector`."""
+        return models_digest(BODY_MODELS)
+
+    def boxes(self, frames: UInt8[np.ndarray, "F H W 3"]) -> list[np.ndarray]:
+        """See `PersonDetector`."""
+        return [self._search.people(frame).box for frame in frames]
+
+
+def _search(settings: DetectorSettings, *, wholebody: bool) -> PeopleSearch:
+    person = settings.person
+    return PeopleSearch(min_score=person.min_score, smallest=person.smallest, wholebody=wholebody)
+
+
+def _search_name(settings: DetectorSettings) -> str:
+    person = settings.person
+    return f"MediaPipe search from score {person.min_score:g} and {person.smallest:g} of the shorter side"

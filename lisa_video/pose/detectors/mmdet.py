@@ -14,7 +14,7 @@ from lisa_video.errors import UserError
 from lisa_video.pose.detectors.boxes import PersonDetector
 from lisa_video.pose.detectors.devices import require_device
 from lisa_video.pose.detectors.mmpose_imports import prepare_mmpose
-from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights
+from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights, quiet
 from lisa_video.pose.detectors.weights import file_digest, weights_file
 
 
@@ -48,8 +48,8 @@ class MMDetPersons(PersonDetector):
                 remedy="name a detector trained for people, such as RTMDet or YOLOX on COCO",
             )
         self._person = classes.index("person")
-        steps = get_test_pipeline_cfg(model.cfg)
-        steps[0] = {"type": "mmdet.LoadImageFromNDArray"}  # frames are in memory, not in files
+        # Frames are in memory, not in files.
+        steps = [{"type": "mmdet.LoadImageFromNDArray"}, *get_test_pipeline_cfg(model.cfg)[1:]]
         with DefaultScope.overwrite_default_scope("mmdet"):
             self._pipeline = Compose(steps)
         self._model = model.eval().to(device)
@@ -103,7 +103,9 @@ class MMDetPersons(PersonDetector):
         for start in range(0, len(frames), self._batch_size):
             pictures = frames[start : start + self._batch_size, ..., ::-1]
             batch = [self._pipeline({"img": np.ascontiguousarray(bgr), "img_id": 0}) for bgr in pictures]
-            found += [self._people_of(sample.pred_instances) for sample in self._model.test_step(pseudo_collate(batch))]
+            with quiet():
+                samples = self._model.test_step(pseudo_collate(batch))
+            found += [self._people_of(sample.pred_instances) for sample in samples]
         return found
 
     def _people_of(self, instances: Any) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from lisa_video.config.detector import DetectorSettings
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.boxes import PersonDetector
 from lisa_video.pose.detectors.devices import require_device
 from lisa_video.pose.detectors.mmpose_imports import prepare_mmpose
-from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights
+from lisa_video.pose.detectors.openmmlab import find_config, load_config, load_weights, quiet
 from lisa_video.pose.detectors.persons import load_person_detector
 from lisa_video.pose.detectors.top_down import CropGeometry, TopDownDetector, skeleton_of
 from lisa_video.pose.detectors.weights import file_digest, weights_file
@@ -61,11 +62,12 @@ class MMPoseDetector(TopDownDetector):
         super().__init__(geometry, skeleton, person, name=name, digest=digest, batch_size=batch_size)
         # Channels side by side, and one pass less over each feature map: about a third of the time on a CPU.
         self._model = _fused(model.eval()).to(device).to(memory_format=torch.channels_last)
+        self._device, self._flip_test, self._flip_indices = device, flip_test, model.dataset_meta["flip_indices"]
         self._test_cfg = {**model.test_cfg, "flip_test": flip_test, "output_heatmaps": False}
-        flip_indices = model.dataset_meta["flip_indices"]
         size = (geometry.width, geometry.height)
-        self._sample = PoseDataSample(metainfo={"flip_indices": flip_indices, "input_size": size})
+        self._sample = PoseDataSample(metainfo={"flip_indices": self._flip_indices, "input_size": size})
         self._score_scale = _score_scale(model.head)
+        self._has_axes = _has_axes(model.head)
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings) -> MMPoseDetector:
@@ -99,17 +101,35 @@ class MMPoseDetector(TopDownDetector):
         self, crops: UInt8[np.ndarray, "N h w 3"]
     ) -> tuple[Float[np.ndarray, "N K 2"], Float[np.ndarray, "N K"]]:
         """See `TopDownDetector`."""
-        model = self._model
-        bgr = torch.from_numpy(crops).permute(0, 3, 1, 2).flip(1)  # what mmpose's own loader gives
-        inputs = model.data_preprocessor({"inputs": bgr, "data_samples": []})["inputs"]
+        bgr = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2).flip(1)  # what mmpose's own loader gives
+        inputs = self._model.data_preprocessor({"inputs": bgr, "data_samples": []})["inputs"]
         inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with quiet():
+            xy, score = self._peaks(inputs) if self._has_axes else self._decoded(inputs)
+        return xy[:, self._chosen], score[:, self._chosen] / self._score_scale
+
+    def _peaks(self, inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """As mmpose's SimCCLabel decodes, for all crops at once and without moving the distributions off a GPU."""
+        from mmpose.models.utils.tta import flip_vectors
+
+        head, features = self._model.head, self._model.extract_feat
+        axes = head.forward(features(inputs))
+        if self._flip_test:
+            mirrored = flip_vectors(*head.forward(features(inputs.flip(3))), flip_indices=self._flip_indices)
+            axes = [(axis + other) * 0.5 for axis, other in zip(axes, mirrored, strict=True)]
+        (x_peak, x), (y_peak, y) = (axis.max(dim=2) for axis in axes)
+        xy = torch.stack([x, y], dim=2) / head.decoder.simcc_split_ratio
+        return xy.cpu().numpy(), torch.minimum(x_peak, y_peak).cpu().numpy()
+
+    def _decoded(self, inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Of any other head, by mmpose's own decoder."""
+        model = self._model
         features = model.extract_feat(inputs)
-        if self._test_cfg["flip_test"]:
+        if self._flip_test:
             features = [features, model.extract_feat(inputs.flip(3))]
-        found = model.head.predict(features, [self._sample] * len(crops), test_cfg=self._test_cfg)
-        xy = np.concatenate([person.keypoints for person in found])[:, self._chosen]
-        score = np.concatenate([person.keypoint_scores for person in found])[:, self._chosen]
-        return xy, score / self._score_scale
+        found = model.head.predict(features, [self._sample] * len(inputs), test_cfg=self._test_cfg)
+        xy = np.concatenate([person.keypoints for person in found])
+        return xy, np.concatenate([person.keypoint_scores for person in found])
 
 
 def _build(config_path: Path, checkpoint: Path) -> Any:
@@ -126,7 +146,7 @@ def _build(config_path: Path, checkpoint: Path) -> Any:
             "rtmpose-l_8xb32-270e_coco-wholebody-384x288",
         )
     # The scope would stay, and mmdet's models want another one.
-    with DefaultScope.overwrite_default_scope("mmpose"):
+    with DefaultScope.overwrite_default_scope("mmpose"), quiet():
         model = init_model(config, None, device="cpu")  # forgets the backbone's `init_cfg`, which is a download
     meta = load_weights(model, checkpoint)
     # Says more than the config, whose data set may be a stand-in; checkpoints from before mmpose 1 have none.
@@ -157,6 +177,12 @@ def _geometry(config: Any, where: str) -> CropGeometry:
     width, height = steps["TopdownAffine"]["input_size"]
     padding = steps.get("GetBBoxCenterScale", {}).get("padding", CropGeometry.padding)
     return CropGeometry(width, height, padding, steps["TopdownAffine"].get("use_udp", False))
+
+
+def _has_axes(head: Any) -> bool:
+    """Whether the head answers with two distributions for each joint, whose peaks are the answer."""
+    decoder = type(head.decoder).__name__
+    return type(head).__name__ in ("RTMCCHead", "RTMWHead") and decoder == "SimCCLabel" and not head.decoder.use_dark
 
 
 def _score_scale(head: Any) -> float:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -51,9 +52,12 @@ def prepare_mmpose() -> None:
         UserError: mmpose or something that it needs is not installed.
     """
     try:
-        _provide_operators()
-        _provide_masks()
-        importlib.import_module("mmpose.models")
+        # What is said on load (moved modules, pkg_resources) is known, harmless, and nothing that a user could change.
+        with warnings.catch_warnings(action="ignore"):
+            _provide_operators()
+            _provide_masks()
+            for name in ("mmpose.apis", "mmdet.apis"):
+                importlib.import_module(name)
     except ImportError as error:
         raise UserError(f"mmpose cannot be used: {error}", remedy=f"run `{INSTALL}` in the repository") from error
 
@@ -79,5 +83,5 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float = 0.5, offset: int = 0) -
 def _provide_masks() -> None:
     try:
         importlib.import_module("xtcocotools._mask")
-    except ValueError:  # numpy.dtype size changed: compiled for numpy 1
+    except (ImportError, ValueError):  # no wheel for this Python; or compiled for numpy 1: numpy.dtype size changed
         sys.modules["xtcocotools._mask"] = importlib.import_module("pycocotools._mask")

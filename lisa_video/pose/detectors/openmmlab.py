@@ -5,6 +5,7 @@ from __future__ import annotations
 import _codecs
 import logging
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ _NUMPY: list[Any] = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def quiet() -> warnings.catch_warnings[None]:
+    """Silence around calls into mmengine, mmpose and mmdet: outdated calls, and copies of configs that stay open."""
+    return warnings.catch_warnings(action="ignore")
 
 
 def find_config(name: str, folders: Sequence[Path]) -> Path:
@@ -62,7 +68,7 @@ def find_config(name: str, folders: Sequence[Path]) -> Path:
     raise UserError(f"{len(found)} shipped configs have this name: {places}", where=name, remedy="name one by its path")
 
 
-def load_config(path: Path) -> Any:
+def load_config(path: str | Path) -> Any:
     """Read a config of mmengine.
 
     Raises:
@@ -71,7 +77,8 @@ def load_config(path: Path) -> Any:
     from mmengine.config import Config
 
     try:
-        config = Config.fromfile(path)
+        with quiet():
+            config = Config.fromfile(path)
     except Exception as error:  # a config is a program, and may fail in any way
         raise UserError(f"cannot read the config ({error})", where=path, remedy="name a config of mmengine") from error
     if "model" not in config:

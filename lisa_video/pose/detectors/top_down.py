@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
 from lisa_video.errors import UserError
@@ -28,6 +30,7 @@ from lisa_video.pose.skeleton import skeleton_by_name
 
 _SKELETONS = {17: "coco17", 133: "coco_wholebody133"}
 _CORNER_TO_CENTRE = 0.5
+_CROP_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,19 @@ class CropGeometry:
         return centre, np.stack([width, width / aspect], axis=1)
 
     def crop(
-        self, frame: UInt8[np.ndarray, "H W 3"], centre: Float[np.ndarray, " 2"], size: Float[np.ndarray, " 2"]
+        self,
+        frame: UInt8[np.ndarray, "H W 3"],
+        centre: Float[np.ndarray, " 2"],
+        size: Float[np.ndarray, " 2"],
+        into: UInt8[np.ndarray, "h w 3"] | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Cut one window out; what lies outside the frame is black."""
+        """Cut one window out; what lies outside the frame is black. The result is written to `into`, if given."""
         target = np.array([self.width, self.height], np.float64)
         scale = (target - 1 if self.udp else target) / size
         # Frame to crop, both counted in pixel centres: the window's edge, or its outermost centre, goes to 0.
         shift = -scale * (centre - size * 0.5)
         matrix = np.array([[scale[0], 0.0, shift[0]], [0.0, scale[1], shift[1]]])
-        picture: np.ndarray = cv2.warpAffine(frame, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
+        picture: np.ndarray = cv2.warpAffine(frame, matrix, (self.width, self.height), into, flags=cv2.INTER_LINEAR)
         return picture
 
     def to_frame(
@@ -114,7 +121,10 @@ class TopDownDetector(PoseDetector):
     def joints(
         self, crops: UInt8[np.ndarray, "N h w 3"]
     ) -> tuple[Float[np.ndarray, "N K 2"], Float[np.ndarray, "N K"]]:
-        """RGB pictures of one person each -> joints as mmpose's decoders place them in the crop, and scores."""
+        """RGB pictures of one person each -> joints as mmpose's decoders place them in the crop, and scores.
+
+        The memory of `crops` is used again after the call.
+        """
 
     def find(self, frames: UInt8[np.ndarray, "F H W 3"]) -> list[People]:
         """See `PoseDetector`."""
@@ -133,13 +143,20 @@ class TopDownDetector(PoseDetector):
         xy = np.empty((len(boxes), joints, 2), np.float32)
         score = np.empty((len(boxes), joints), np.float32)
         centre, size = self.geometry.windows(boxes)
-        for start in range(0, len(boxes), self._batch_size):
-            chosen = range(start, min(start + self._batch_size, len(boxes)))
-            crops = np.stack([self.geometry.crop(frames[owner[i]], centre[i], size[i]) for i in chosen])
-            part = slice(chosen.start, chosen.stop)
-            found, confidence = self.joints(crops)
-            xy[part] = self.geometry.to_frame(found, centre[part], size[part])
-            score[part] = np.clip(confidence, 0.0, 1.0)
+        crops = np.empty((min(self._batch_size, len(boxes)), self.geometry.height, self.geometry.width, 3), np.uint8)
+
+        def cut(number: int, into: np.ndarray) -> None:
+            self.geometry.crop(frames[owner[number]], centre[number], size[number], into)
+
+        # OpenCV lets other threads run meanwhile. As many as torch was allowed, so that workers share a machine well.
+        with ThreadPoolExecutor(min(_CROP_THREADS, torch.get_num_threads())) as threads:
+            for start in range(0, len(boxes), self._batch_size):
+                part = slice(start, min(start + self._batch_size, len(boxes)))
+                batch = crops[: part.stop - start]
+                list(threads.map(cut, range(start, part.stop), batch))
+                found, confidence = self.joints(batch)
+                xy[part] = self.geometry.to_frame(found, centre[part], size[part])
+                score[part] = np.clip(confidence, 0.0, 1.0)
         return xy, score
 
 
