@@ -39,4 +39,5 @@ def joint_norm(tensors: list[Tensor]) -> Tensor:
 def not_finite(tensors: list[Tensor]) -> Tensor:
     """(1,) bool: whether any element is infinite or not a number."""
     largest = torch.stack(torch._foreach_norm(tensors, float("inf")))
-    return ~largest.isfinite().all().view(1)
+    found: Tensor = ~largest.isfinite().all()
+    return found.view(1)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from lisa_video.config.load import parse_config
-from lisa_video.models.build import build_denoiser, parameter_counts
+from lisa_video.models.build import build_backbone, build_denoiser, parameter_counts
 from lisa_video.models.svd.build import outline
+from lisa_video.models.svd.tiny import random_checkpoint
 from lisa_video.planning import trace as tracing
 from lisa_video.planning.memory import LAYOUTS, REDUCE_BUCKET, Layout, rank_memory
 from lisa_video.planning.plan import RunPlan, remedies
@@ -16,19 +17,20 @@ from lisa_video.planning.trace import StepTrace, trace_step
 
 
 @pytest.fixture(scope="module")
-def traces(tiny_settings):
-    """Traces of the tiny run: a trace takes seconds whatever the size, so few serve all tests."""
+def shallow(tmp_path_factory, tiny_settings):
+    """Settings of a run on a network of two levels: a trace takes its time by layers, not by sizes."""
+    folder = tmp_path_factory.mktemp("svd") / "shallow"
+    random_checkpoint(folder, widths=(32, 32), vae_widths=(32, 32))
+    branch = tiny_settings["branch"] | {"pose_channels": [4, 8]}
+    return {"run_dir": "unused", **tiny_settings, "backbone": {"path": str(folder)}, "branch": branch}
 
-    def trace(**changes):
-        training = tiny_settings["training"] | changes.pop("training", {})
-        config = parse_config({"run_dir": "unused", **tiny_settings, **changes, "training": training}, "tests")
-        return trace_step(config)
 
-    return {
-        "plain": trace(),
-        "checkpointed": trace(training={"gradient_checkpointing": True}),
-        "baseline": trace(lisa=None),
-    }
+@pytest.fixture(scope="module")
+def traces(shallow):
+    """Traces of three runs, which serve all tests."""
+    checkpointed = shallow["training"] | {"gradient_checkpointing": True}
+    runs = {"plain": {}, "checkpointed": {"training": checkpointed}, "baseline": {"lisa": None}}
+    return {name: trace_step(parse_config(shallow | changes, name)) for name, changes in runs.items()}
 
 
 def test_storages_are_followed_from_birth_to_end():
@@ -61,11 +63,13 @@ def test_gradients_are_counted_apart():
     assert live.now == 0
 
 
-def test_parameters_are_those_of_the_real_models(traces, tiny_config, tiny_parts):
-    counts, trace = parameter_counts(build_denoiser(tiny_config(), tiny_parts)), traces["plain"]
+def test_parameters_are_those_of_the_real_models(traces, shallow):
+    config, trace = parse_config(shallow, "tests"), traces["plain"]
+    parts = build_backbone(config.backbone)
+    counts = parameter_counts(build_denoiser(config, parts))
     assert trace.frozen == counts["frozen"]
     assert trace.trainable == counts["branch"] + counts["decoder"]
-    assert trace.codec == sum(p.numel() for p in tiny_parts.codec.parameters())
+    assert trace.codec == sum(p.numel() for p in parts.codec.parameters())
 
 
 def test_checkpointing_keeps_less_and_computes_more(traces):
@@ -109,33 +113,37 @@ def test_offloading_moves_to_the_host():
     assert there.host == 1200 + 400 + 400 + 200
 
 
-@pytest.fixture
-def plan(tiny_config, traces):
-    """`plan(10**9, "training.zero_stage=1")`: the plan for eight GPUs of so many bytes."""
+BILLION = StepTrace(10**9, 10**9, 0, ((10**9, 0.0),), 0, 0, 0)
 
-    def build(gpu_bytes, *overrides):
-        memory = {layout: rank_memory(traces["plain"], layout, 8, bf16=False) for layout in LAYOUTS}
-        return RunPlan(tiny_config(*overrides), 8, gpu_bytes, traces["plain"], memory)
+
+@pytest.fixture
+def plan(shallow):
+    """`plan(10**9, zero_stage=1)`: the plan of `BILLION` for eight GPUs of so many bytes."""
+
+    def build(gpu_bytes, **training):
+        config = parse_config(shallow | {"training": shallow["training"] | training}, "tests")
+        memory = {layout: rank_memory(BILLION, layout, 8, bf16=True) for layout in LAYOUTS}
+        return RunPlan(config, 8, gpu_bytes, BILLION, memory)
 
     return build
 
 
 def test_the_first_layout_that_fits_is_recommended(plan):
-    roomy, tight = plan(10**12, "training.zero_stage=2"), plan(1)
+    roomy, tight = plan(10**12, zero_stage=2), plan(1)
     assert roomy.fits and roomy.recommended == LAYOUTS[0] and roomy.chosen == Layout(2)
     assert tight.fits is False and tight.recommended is None
     assert plan(None).fits is None
     limit = roomy.memory[Layout(2)].needed
-    assert plan(limit).recommended == Layout(2) and plan(limit - 1).recommended != Layout(2)
+    assert plan(limit).recommended == Layout(2) and plan(limit - 1).recommended == Layout(3)
     json.dumps(roomy.as_json())
     assert "fits into 1000 GB" in roomy.as_text() and "* ZeRO 2" in roomy.as_text()
 
 
 def test_remedies_are_ordered_by_what_they_save(plan):
-    found = remedies(plan(1, "training.micro_batch_size=1"))
+    found = remedies(plan(1, micro_batch_size=1))
     settings = dict(found)
-    assert settings["training.gradient_checkpointing=true"] > 0
     assert any("offload_optimizer=true" in setting for setting in settings)
+    assert settings["training.gradient_checkpointing=true"] > 0
     assert [saved for _, saved in found] == sorted(settings.values(), reverse=True)
 
 

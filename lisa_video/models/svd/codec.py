@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from lisa_video.models.backbone import Codec, Condition
 
 _CLIP_SIZE = 224
+_ENCODED_AT_ONCE = 4  # frames; the encoder sees each by itself, and 16 of 512x512 in float32 would take 7 GB more
 
 
 @final
@@ -26,8 +27,8 @@ class SVDCodec(Codec):
         image_encoder: CLIP vision tower with projection.
         feature_extractor: holds CLIP's pixel mean and standard deviation.
         unet_downscaling: factor by which the UNet halves the latent grid, for the allowed frame sizes.
-        frames_per_chunk: frames that the VAE encodes or decodes at once (bounds memory). The temporal decoder looks
-            across the frames of one chunk only, so the number is part of the sampling protocol.
+        frames_per_chunk: frames that the VAE decodes at once (bounds memory). The temporal decoder looks across the
+            frames of one chunk only, so the number is part of the sampling protocol.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SVDCodec(Codec):
         The posterior's mode, not a sample: SVD's posterior is narrow, and cached latents then equal fresh ones.
         """
         folded = rearrange(frames, "b f c h w -> (b f) c h w")
-        chunks = [self.vae.encode(chunk).latent_dist.mode() for chunk in torch.split(folded, self.frames_per_chunk)]
+        chunks = [self.vae.encode(chunk).latent_dist.mode() for chunk in torch.split(folded, _ENCODED_AT_ONCE)]
         scaled = torch.cat(chunks) * self.vae.config.scaling_factor
         latents: Tensor = rearrange(scaled, "(b f) c h w -> b f c h w", b=len(frames))
         return latents
