@@ -136,9 +136,10 @@ def test_frames_of_a_clip_meet_in_the_decoder_within_a_chunk_only(modules):
 
 
 def test_chunks_do_not_change_the_encoding(modules):
-    frames = torch.rand(1, 5, 3, 32, 32)
-    by_two, at_once = (SVDCodec(*modules, frames_per_chunk=n).encode_video(frames) for n in (2, 16))
-    torch.testing.assert_close(by_two, at_once, rtol=1e-4, atol=1e-5)
+    frames, codec = torch.rand(1, 6, 3, 32, 32), SVDCodec(*modules)
+    with torch.no_grad():
+        at_once = codec.vae.encode(frames[0]).latent_dist.mode() * codec.vae.config.scaling_factor
+    torch.testing.assert_close(codec.encode_video(frames)[0], at_once, rtol=1e-4, atol=1e-5)
 
 
 def test_sizes(codec):
