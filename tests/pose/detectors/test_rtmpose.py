@@ -30,6 +30,22 @@ def test_the_joints_are_those_of_mmpose(detector, mmpose_demo, held_out):
         assert np.abs(found.score - expected.score).max() < 0.01
 
 
+def test_the_joints_are_those_of_rtmlib(detector, rtmpose_demo, held_out, fixed_boxes):
+    """Given RGB, which the network was trained on (it does not look), and counting from the first pixel's centre."""
+    from rtmlib import RTMPose
+
+    rtmlib = RTMPose(rtmpose_demo.checkpoint, model_input_size=(64, 64), backend="onnxruntime")
+    frames = np.concatenate([held_out[0][0], held_out[1][0]], axis=2)[::5]
+    boxes = [(0.0, 0.0, 64.0, 64.0), (70.5, -6.2, 131.0, 60.7)]
+    ours = load_detector(rtmpose_demo)
+    ours.person = fixed_boxes(*boxes)
+    for people, frame in zip(ours.find(frames), frames, strict=True):
+        xy, score = rtmlib(frame, bboxes=boxes)
+        sure = score > 0.3
+        assert sure.mean() > 0.6
+        assert np.linalg.norm(people.xy - 0.5 - xy, axis=-1)[sure].max() < 0.5
+
+
 def test_joints_of_held_out_people_are_found(detector, held_out):
     counts = total(count_correct(detector.detect(frames), truth) for frames, truth in held_out)
     assert counts.accuracy(0.2) > 0.75
