@@ -140,6 +140,24 @@ def plan(
     raise typer.Exit(1 if planned.fits is False else 0)
 
 
+@app.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(help="run_dir of a training run")],
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    step: Annotated[int | None, typer.Option(min=1, help="kept weights of a step; default: the newest")] = None,
+) -> None:
+    """Write the side branch of a run as one folder: diffusers layout, conditioning contract, model card.
+
+    docs/using_a_branch.md has a script that samples with it.
+
+    Example: `lisa-video export runs/quickstart/lisa my_branch`
+    """
+    from lisa_video.export import export_branch
+
+    export_branch(run, out, step)
+    typer.echo(f"wrote {out}: weights, contract.json, and README.md, the model card; read its part on licences")
+
+
 @app.command("sample")
 def sample(
     run: Annotated[Path, typer.Argument(help="run_dir of a training run")],

@@ -18,7 +18,7 @@ from lisa_video.config.load import load_config
 
 
 def launch_training(config: Path, overrides: Sequence[str], num_processes: int, *, dry_run: bool = False) -> int:
-    """Run `lisa_video.train` on `num_processes` ranks and wait; returns the exit status.
+    """Run `lisa_video.train` on `num_processes` ranks and wait; returns the exit status: 0 only if the run is done.
 
     Args:
         config: YAML file.
@@ -29,15 +29,25 @@ def launch_training(config: Path, overrides: Sequence[str], num_processes: int, 
     Raises:
         UserError: the config cannot be read (told here already, once, not by every rank).
     """
-    load_config(config, overrides)
+    done = Path(load_config(config, overrides).run_dir) / "done.json"
     arguments = [str(config), *overrides]
     if dry_run:
         return subprocess.run(
             [sys.executable, "-m", "lisa_video.train", *arguments, "--dry-run"], check=False
         ).returncode
+    before = _written_at(done)
     launcher = subprocess.Popen(launcher_command(config, overrides, num_processes), env=training_environment())
     with passed_on_to_ranks(lambda: [launcher.pid]):
-        return launcher.wait()
+        status = launcher.wait()
+    if status == 0 and _written_at(done) == before:
+        # DeepSpeed's runner returns 0 when the launcher below it was killed by a signal.
+        print(f"error: the launcher ended without an error, but the run is not done: no new {done}", file=sys.stderr)
+        return 1
+    return status if status >= 0 else 128 - status  # as shells say it
+
+
+def _written_at(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def launcher_command(config: Path, overrides: Sequence[str], num_processes: int) -> list[str]:

@@ -110,6 +110,9 @@ class TrainingConfig(Section):
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
     export_every: Annotated[int, Field(ge=0)] = 0  # steps between weights kept for evaluation; 0: newest only
+    max_nonfinite: Positive = 50  # steps of the run with a non-finite loss or gradient (thrown away) before it stops
+    quarantine_after: Positive = 3  # such steps that a clip was in before it is left out
+    watchdog_seconds: Annotated[float, Field(gt=0)] = 1800.0  # without progress on a rank until the run is ended
 
 
 class SamplingConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,7 @@ class PoseClipDataset(Dataset[Clip]):
         plan: the bucket of each record; None: one bucket of `num_frames` and `size`.
         source: where frames come from; None: the videos.
         keep_in_memory: keep every clip that was loaded, once for each start frame and mirroring.
+        left_out: names of clips that count as unusable, because they made losses that are not finite.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class PoseClipDataset(Dataset[Clip]):
         plan: Plan | None = None,
         source: ClipSource | None = None,
         keep_in_memory: bool = False,
+        left_out: Collection[str] = (),
     ) -> None:
         self._kept: dict[tuple[int, int, bool], Clip] | None = {} if keep_in_memory else None
         self.manifest, self.frame_stride = manifest, frame_stride
@@ -64,9 +67,10 @@ class PoseClipDataset(Dataset[Clip]):
         self.plan = plan if plan is not None else Plan((Bucket(*size, num_frames),), everything, 0, 0)
         self.members = self.plan.members
         self.source = source if source is not None else VideoSource(manifest)
+        self.left_out = left_out
 
     @classmethod
-    def for_training(cls, data: DataConfig, seed: int) -> PoseClipDataset:
+    def for_training(cls, data: DataConfig, seed: int, left_out: Collection[str] = ()) -> PoseClipDataset:
         """The training split as a run sees it: in buckets, from the cache, if the config says so.
 
         Raises:
@@ -84,6 +88,7 @@ class PoseClipDataset(Dataset[Clip]):
             plan=plan,
             source=None if data.cache is None else CacheSource(manifest, plan, data),
             keep_in_memory=data.keep_in_memory,
+            left_out=left_out,
         )
 
     def __len__(self) -> int:
@@ -151,6 +156,8 @@ class PoseClipDataset(Dataset[Clip]):
     def _load(self, index: int, position: int, skipped: tuple[SkippedClip, ...]) -> Clip:
         """Load one clip, or take the one that was kept; any reason against it is a `UserError`."""
         record = self.manifest[index]
+        if record.clip_id in self.left_out:
+            raise UserError("in too many steps that were not finite", where=record.clip_id, remedy="look at the clip")
         start, mirror = self._draw(record, self._bucket(index).num_frames, position)
         clip = None if self._kept is None else self._kept.get((index, start, mirror))
         if clip is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import defaultdict
@@ -96,6 +97,9 @@ class Engine:
         if config.training.zero_stage in (1, 2) and torch.cuda.is_available():  # on a CPU a kernel costs no launch
             check_gradients_at_once(self._deepspeed.optimizer)
         self._parameters, self._plain_norm = parameters, float("nan")
+        if config.training.zero_stage == 0 and config.training.precision == "fp32":
+            # The one case in which DeepSpeed does not look itself. AdamW passes over what has no gradient.
+            optimizer.register_step_pre_hook(lambda *_: self._drop_gradients_that_are_not_finite())
 
     @property
     def module(self) -> nn.Module:
@@ -114,19 +118,31 @@ class Engine:
     def backward_and_step(
         self, loss: Tensor, timed: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext()
     ) -> None:
-        """Accumulate gradients; at an accumulation boundary reduce, clip and step.
+        """Accumulate gradients; at an accumulation boundary reduce, clip and step, or throw the step away.
+
+        It is thrown away, on all ranks alike, if the norm of the reduced gradients is not finite. A loss that is not
+        finite need not have such gradients (a square overflows before its derivative does), so they are made so.
 
         Args:
             loss: of a micro-batch.
             timed: entered around "backward" and "optimizer".
         """
         with timed("backward"):
-            self._deepspeed.backward(loss)
+            self._deepspeed.backward(loss * torch.where(loss.detach().isfinite(), 1.0, float("nan")))
         if self.config.training.zero_stage == 0 and self._deepspeed.is_gradient_accumulation_boundary():
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             self._plain_norm = float(nn.utils.get_total_norm(gradients))
         with timed("optimizer"):
             self._deepspeed.step()
+
+    def _drop_gradients_that_are_not_finite(self) -> None:
+        if not math.isfinite(self._plain_norm):
+            self._deepspeed.zero_grad()
+
+    @property
+    def step_applied(self) -> bool:
+        """Whether the last step changed the weights; the same on every rank."""
+        return bool(self._deepspeed.was_step_applied()) and math.isfinite(self.gradient_norm)
 
     @property
     def gradient_norm(self) -> float:

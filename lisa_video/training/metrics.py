@@ -37,12 +37,14 @@ class LossMeter:
                 self._sums[key] += value
 
     def add(self, terms: LossTerms) -> None:
-        """Add one micro-batch."""
-        lisa, residual = terms.lisa.mean(dim=1), terms.residual.mean(dim=1)
-        self._add("all", terms.denoising, lisa, residual)
-        bins = torch.bucketize(terms.sigma, torch.tensor(_SIGMA_EDGES, device=terms.sigma.device))
+        """Add one micro-batch, without clips whose losses are not finite."""
+        values = torch.stack([terms.denoising, terms.lisa.mean(dim=1), terms.residual.mean(dim=1)])
+        finite = values.isfinite().all(dim=0)
+        values, sigma = values[:, finite], terms.sigma[finite]
+        self._add("all", *values)
+        bins = torch.bucketize(sigma, torch.tensor(_SIGMA_EDGES, device=sigma.device))
         for number in sorted(set(bins.tolist())):
-            self._add(f"sigma_bin_{number}", *(values[bins == number] for values in (terms.denoising, lisa, residual)))
+            self._add(f"sigma_bin_{number}", *values[:, bins == number])
 
     def _add(self, group: str, *values: torch.Tensor) -> None:
         for name, value in zip(("denoising", "lisa", "residual"), values, strict=True):
@@ -61,7 +63,7 @@ class LossMeter:
                 totals[key] += value
         self._sums.clear()
         metrics: dict[str, float] = {}
-        for group in sorted({key.rpartition("/")[0] for key in totals}):
+        for group in sorted({key.rpartition("/")[0] for key, value in totals.items() if value > 0}):
             suffix = "" if group == "all" else f"/{group}"
             metrics[f"denoising{suffix}"] = totals[f"{group}/denoising"] / totals[f"{group}/count"]
             if totals[f"{group}/residual"] > 0:

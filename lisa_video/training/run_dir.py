@@ -15,7 +15,11 @@ from lisa_video.errors import UserError
 _CONFIG = "config.yaml"
 # What may change when a run is resumed: how long it goes on, and what is looked at on the way.
 _FREE = tuple(
-    f"training.{key}" for key in ("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "export_every")
+    f"training.{key}"
+    for key in (
+        *("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "export_every"),
+        *("max_nonfinite", "watchdog_seconds"),
+    )
 )
 _FREE_SECTIONS = ("preview.", "sampling.", "diagnostics.", "data.num_workers", "run_dir")
 

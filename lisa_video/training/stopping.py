@@ -8,8 +8,6 @@ from typing import Any, final
 
 from lisa_video import distributed
 
-EXIT_STOPPED = 75
-"""Exit status of a run that was asked to stop: a checkpoint is saved, the same command goes on (EX_TEMPFAIL)."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 

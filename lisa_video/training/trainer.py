@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import check_same_data, claim_run_dir, data_digests
 from lisa_video.training.stopping import RunStoppedError, StopRequest
 from lisa_video.training.telemetry import Telemetry
+from lisa_video.training.trouble import Seen, Trouble, seen_clips
+from lisa_video.training.watchdog import Watchdog
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +85,10 @@ class Trainer:
         self.seconds: float = state["seconds"]  # spent in training steps
         self._captured = False
         self.meter.load_state_dict(state.get("meter", []))
+        self.trouble = Trouble(self.run_dir, config.training, self.step)
+        if "trouble" in state:
+            self.trouble.load_state_dict(state["trouble"])
+        self.watchdog = Watchdog(self.run_dir, config.training.watchdog_seconds)
         self.log = MetricsLog(self.run_dir, self.step)
         self.telemetry = Telemetry(config, device, self.clips_per_step)
         self.telemetry.report(self.step, self.seconds)  # from here on
@@ -113,6 +120,7 @@ class Trainer:
         batches = self._batches()
         with (
             StopRequest() as stop,
+            self.watchdog,
             tqdm(
                 total=training.max_steps,
                 initial=self.step,
@@ -123,9 +131,13 @@ class Trainer:
         ):
             while self.step < training.max_steps:
                 started = time.perf_counter()
+                clips_left_out = self.trouble.left_out
                 self.train_step(batches)
                 self.seconds += time.perf_counter() - started
+                if self.trouble.left_out != clips_left_out:
+                    batches = self._batches()  # what was loaded ahead may hold them
                 bar.update()
+                self.watchdog.mark("report, preview and checkpoint", self.step)
                 if self._due(training.log_every):
                     bar.set_postfix(self._report())
                 if self.preview is not None and self._due(self.config.preview.every):
@@ -135,8 +147,10 @@ class Trainer:
                 if training.export_every and self._due(training.export_every):
                     self._export(weights_folder(self.run_dir, self.step))
                 stopping = stop.anywhere()
-                if self._due(training.checkpoint_every) or stopping:
+                if self._due(training.checkpoint_every) or stopping or self.trouble.is_too_much:
                     self._save()
+                if self.trouble.is_too_much:
+                    raise self.trouble.error()
                 if stopping and self.step < training.max_steps:
                     self.log.close()
                     raise RunStoppedError(f"stopped after step {self.step} of {training.max_steps}")
@@ -150,9 +164,12 @@ class Trainer:
         self.engine.set_rate(self.samples_seen)
         # 2. losses and gradients
         accumulation = self.config.training.gradient_accumulation
+        seen: list[Seen] = []
         for number in range(accumulation):
+            self.watchdog.mark("loading clips", self.step + 1)
             with timed("data"):
                 batch = self._next(batches)
+            self.watchdog.mark("forward pass", self.step + 1, batch.clip_ids)
             with timed("encode"):
                 encoded = encode_batch(self.codec, batch, self.config.conditioning, self.config.seed)
             if self.config.training.cuda_graphs and not self._captured:
@@ -160,11 +177,16 @@ class Trainer:
                 self._captured = True
             with timed("forward"):
                 terms = self.objective(self.engine.module, encoded, self.step * accumulation + number)
+            self.watchdog.mark("backward pass and step", self.step + 1)
             self.engine.backward_and_step(terms.total, timed)
             self.meter.add(terms)
+            seen += seen_clips(batch.clip_ids, batch.positions, terms)
         # 3. what is kept
-        with timed("average"):
-            self.average.update(self.model.trainable)
+        if self.engine.step_applied:
+            with timed("average"):
+                self.average.update(self.model.trainable)
+        else:
+            self.trouble.note(self.step + 1, seen)
         self.step, self.samples_seen = self.step + 1, self.samples_seen + self.clips_per_step
 
     def _next(self, batches: Iterator[ClipBatch]) -> ClipBatch:
@@ -177,7 +199,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[ClipBatch]:
         data, training = self.config.data, self.config.training
-        dataset = PoseClipDataset.for_training(data, self.config.seed)
+        dataset = PoseClipDataset.for_training(data, self.config.seed, self.trouble.left_out)
         if dataset.plan.num_left_out and distributed.is_main():
             _logger.warning("clips in no bucket are left out: %s", dataset.plan.describe())
         loader = build_loader(
@@ -207,12 +229,14 @@ class Trainer:
 
     def _report(self) -> dict[str, str]:
         values: dict[str, Any] = self.meter.report()
-        values |= {"gradient_norm": self.engine.gradient_norm, "seconds": round(self.seconds, 3)}
+        values |= {"nonfinite_steps": self.trouble.steps, "seconds": round(self.seconds, 3)}
+        if math.isfinite(self.engine.gradient_norm):
+            values["gradient_norm"] = self.engine.gradient_norm
         values["clips_skipped"] = sum(distributed.gather(len(read_rows(self._skipped_file))))
         self.log.write(self.step, values)
         speed = self.telemetry.report(self.step, self.seconds)
         self.log.write_speed(self.step, speed)
-        shown = ("denoising", "lisa_ratio", "clips_skipped", "clips_per_second")
+        shown = ("denoising", "lisa_ratio", "clips_skipped", "nonfinite_steps", "clips_per_second")
         return {name: f"{(values | speed)[name]:.4g}" for name in shown if (values | speed).get(name)}
 
     def _preview(self) -> dict[str, str]:
@@ -233,7 +257,8 @@ class Trainer:
         # Weights first: whatever a checkpoint says is done has been published.
         self._export(weights_folder(self.run_dir))
         state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "data": self.data}
-        self.checkpoints.save(self.engine, self.average, self.step, {**state, "meter": self.meter.state_dict()})
+        state |= {"meter": self.meter.state_dict(), "trouble": self.trouble.state_dict()}
+        self.checkpoints.save(self.engine, self.average, self.step, state)
 
     def _export(self, folder: Path) -> None:
         with self.average.swapped_into(self.model.trainable):
