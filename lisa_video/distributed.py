@@ -60,6 +60,12 @@ def any_rank(flag: bool) -> bool:
     return bool(count.item() > 0)
 
 
+def add_up(tensor: torch.Tensor) -> None:
+    """Replace a tensor on this process's device by its sum over all ranks."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+
+
 def gather(value: Any) -> list[Any]:
     """The values of all ranks, in order of rank, on every rank. For small picklable objects."""
     if world_size() == 1:

@@ -141,6 +141,7 @@ class DiagnosticsConfig(Section):
     held_out_every: Annotated[int, Field(ge=0)] = 500  # steps between losses of held-out clips; 0: never
     held_out_clips: Positive = 8
     held_out_levels: Positive = 5  # noise levels, equally spaced in the training distribution's quantiles
+    gradients_every: Annotated[int, Field(ge=0)] = 0  # steps between probes of both losses' gradients; 0: never
 
 
 class RunConfig(Section):
@@ -182,6 +183,10 @@ class RunConfig(Section):
             raise ValueError("training.cuda_graphs needs clips of one size: data.buckets: null")
         if min([self.data.num_frames, *(bucket[2] for bucket in self.data.buckets or ())]) < 2:
             raise ValueError("data.num_frames, and frames of data.buckets, must be at least 2: the branch is temporal")
+        if self.diagnostics.gradients_every and self.training.zero_stage > 2:
+            raise ValueError(
+                "diagnostics.gradients_every needs training.zero_stage 0, 1 or 2: it takes whole gradients"
+            )
         if self.data.buckets is not None and len(set(self.data.buckets)) != max(len(self.data.buckets), 1):
             raise ValueError("data.buckets must be one or more different buckets, or null")
         return self

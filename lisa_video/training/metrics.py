@@ -45,6 +45,10 @@ class LossMeter:
         bins = torch.bucketize(sigma, torch.tensor(_SIGMA_EDGES, device=sigma.device))
         for number in sorted(set(bins.tolist())):
             self._add(f"sigma_bin_{number}", *values[:, bins == number])
+        if terms.residual.any():
+            for name, losses in (("lisa", terms.lisa), ("residual", terms.residual)):
+                for frame, value in enumerate(losses[finite].sum(dim=0).tolist()):
+                    self._sums[f"frame_{frame:02d}/{name}"] += value
 
     def _add(self, group: str, *values: torch.Tensor) -> None:
         for name, value in zip(("denoising", "lisa", "residual"), values, strict=True):
@@ -65,9 +69,11 @@ class LossMeter:
         metrics: dict[str, float] = {}
         for group in sorted({key.rpartition("/")[0] for key, value in totals.items() if value > 0}):
             suffix = "" if group == "all" else f"/{group}"
-            metrics[f"denoising{suffix}"] = totals[f"{group}/denoising"] / totals[f"{group}/count"]
-            if totals[f"{group}/residual"] > 0:
+            if totals[f"{group}/count"] > 0:  # frames have only the ratio
+                metrics[f"denoising{suffix}"] = totals[f"{group}/denoising"] / totals[f"{group}/count"]
+            if totals[f"{group}/aligned"] > 0:
                 metrics[f"lisa{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/aligned"]
+            if totals[f"{group}/residual"] > 0:
                 metrics[f"lisa_ratio{suffix}"] = totals[f"{group}/lisa"] / totals[f"{group}/residual"]
         return metrics
 

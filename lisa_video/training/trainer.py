@@ -13,7 +13,7 @@ from typing import Any, final
 from tqdm import tqdm
 
 from lisa_video import distributed
-from lisa_video.conditioning import encode_batch
+from lisa_video.conditioning import EncodedBatch, encode_batch
 from lisa_video.config.schema import RunConfig
 from lisa_video.data.batch import ClipBatch
 from lisa_video.data.cache_source import check_codec
@@ -34,6 +34,7 @@ from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.diagnostics import held_out_metrics
 from lisa_video.training.ema import MovingAverage
 from lisa_video.training.engine import Engine
+from lisa_video.training.gradient_probe import probe_gradients
 from lisa_video.training.graphs import capture
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_rows
 from lisa_video.training.preview import Preview
@@ -84,6 +85,7 @@ class Trainer:
         self.samples_seen: int = state["samples_seen"]
         self.seconds: float = state["seconds"]  # spent in training steps
         self._captured = False
+        self._last_batch: EncodedBatch | None = None  # for the probe of gradients
         self.meter.load_state_dict(state.get("meter", []))
         self.trouble = Trouble(self.run_dir, config.training, self.step)
         if "trouble" in state:
@@ -144,6 +146,9 @@ class Trainer:
                     bar.set_postfix(self._preview())
                 if self.held_out is not None and self._due(self.config.diagnostics.held_out_every):
                     bar.set_postfix(self._measure_held_out(self.held_out))
+                if self.config.diagnostics.gradients_every and self._due(self.config.diagnostics.gradients_every):
+                    assert self._last_batch is not None
+                    self.log.write(self.step, probe_gradients(self.objective, self.model, self._last_batch))
                 if training.export_every and self._due(training.export_every):
                     self._export(weights_folder(self.run_dir, self.step))
                 stopping = stop.anywhere()
@@ -180,6 +185,7 @@ class Trainer:
             self.watchdog.mark("backward pass and step", self.step + 1)
             self.engine.backward_and_step(terms.total, timed)
             self.meter.add(terms)
+            self._last_batch = encoded if self.config.diagnostics.gradients_every else None
             seen += seen_clips(batch.clip_ids, batch.positions, terms)
         # 3. what is kept
         if self.engine.step_applied:
