@@ -99,7 +99,7 @@ class Watchdog:
         reason = {"status": exit_status(error), "rank": self._rank, "what": f"{type(error).__name__}: {error}"}
         if not self._end_all(reason):  # most likely a lost connection, and the cause is the other rank's
             first = self._reason()
-            if first["status"] != reason["status"]:  # else all ranks found the same
+            if not first["status"] == reason["status"] == EXIT_USER_ERROR:  # that all ranks find, and rank 0 tells
                 print(_because(self._rank, first), file=sys.stderr, flush=True)
                 raise SystemExit(int(first["status"])) from error
 
@@ -109,18 +109,17 @@ class Watchdog:
 
     def _end_all(self, reason: dict[str, Any]) -> bool:
         """Tell all ranks to end; False if another has done so before."""
-        draft = self._folder / f"ended.{self._rank}.tmp"
-        draft.write_text(json.dumps(reason), encoding="utf-8")
         try:
-            os.link(draft, self._marker)  # whole, and only once
+            with open(self._marker, "x", encoding="utf-8") as file:
+                file.write(json.dumps(reason))
         except FileExistsError:
             return False
-        finally:
-            draft.unlink()
         return True
 
     def _reason(self) -> dict[str, Any]:
-        reason: dict[str, Any] = json.loads(self._marker.read_text(encoding="utf-8"))
+        while not (text := self._marker.read_text(encoding="utf-8")).endswith("}"):
+            time.sleep(0.1)  # it is being written
+        reason: dict[str, Any] = json.loads(text)
         return reason
 
     def _watch(self) -> None:
