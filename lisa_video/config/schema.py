@@ -142,6 +142,7 @@ class DiagnosticsConfig(Section):
     held_out_clips: Positive = 8
     held_out_levels: Positive = 5  # noise levels, equally spaced in the training distribution's quantiles
     gradients_every: Annotated[int, Field(ge=0)] = 0  # steps between probes of both losses' gradients; 0: never
+    tracker: Literal["wandb", "trackio"] | None = None  # gets all metrics besides TensorBoard; installed by you
 
 
 class RunConfig(Section):

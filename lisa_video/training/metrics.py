@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lisa_video import distributed
 from lisa_video.data.loader import shard
 from lisa_video.objective import LossTerms
+from lisa_video.training.tracker import Tracker
 
 SPEED_FILE = "speed.jsonl"
 _SIGMA_EDGES = (0.5, 2.0, 8.0)  # noise-level bins of the LISA ratio
@@ -86,10 +87,11 @@ class MetricsLog:
         run_dir: of the run.
         resumed_at: step of the checkpoint that training continues from; later rows are dropped, so that a resumed
             run's file equals an uninterrupted one's.
+        tracker: gets the same numbers.
     """
 
-    def __init__(self, run_dir: Path, resumed_at: int) -> None:
-        self._path = run_dir / "metrics.jsonl"
+    def __init__(self, run_dir: Path, resumed_at: int, tracker: Tracker | None = None) -> None:
+        self._path, self._tracker = run_dir / "metrics.jsonl", tracker
         self._writer = None
         if distributed.is_main():
             drop_rows_after(self._path, resumed_at)
@@ -110,15 +112,19 @@ class MetricsLog:
             return
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(prefix + name, value, step)
+        numbers = {prefix + name: value for name, value in values.items() if isinstance(value, int | float)}
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
+        if self._tracker is not None:
+            self._tracker.write(step, numbers)
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
+        """Flush and close TensorBoard's file, and the tracker."""
         if self._writer is not None:
             self._writer.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

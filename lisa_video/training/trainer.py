@@ -91,7 +91,9 @@ class Trainer:
         if "trouble" in state:
             self.trouble.load_state_dict(state["trouble"])
         self.watchdog = Watchdog(self.run_dir, config.training.watchdog_seconds)
-        self.log = MetricsLog(self.run_dir, self.step)
+        name = config.diagnostics.tracker
+        tracker = Tracker(name, self.run_dir, config) if name is not None and distributed.is_main() else None
+        self.log = MetricsLog(self.run_dir, self.step, tracker)
         self.telemetry = Telemetry(config, device, self.clips_per_step)
         self.telemetry.report(self.step, self.seconds)  # from here on
         drop_rows_after(self._skipped_file, self.step)

@@ -2,12 +2,15 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
 
+from lisa_video.errors import UserError
 from lisa_video.objective import LossTerms
 from lisa_video.training.metrics import LossMeter, MetricsLog, drop_rows_after, read_metrics, read_rows
+from lisa_video.training.tracker import Tracker
 
 
 def terms(denoising, lisa, residual, sigma) -> LossTerms:
@@ -100,3 +103,19 @@ def test_edges_belong_to_the_bin_below(sigma, number):
     meter = LossMeter()
     meter.add(terms([1.0], [[1.0, 1.0]], [[1.0, 1.0]], [sigma]))
     assert f"denoising/sigma_bin_{number}" in meter.report()
+
+
+def test_a_tracker_that_is_not_there_is_a_mistake_with_a_remedy(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)  # as if it was not installed
+    with pytest.raises(UserError, match=r"diagnostics.tracker: trackio is not installed .*Remedy: pip install trackio"):
+        Tracker("trackio", tmp_path / "run", tiny_config())
+
+
+def test_a_tracker_gets_the_numbers(tmp_path, tiny_config, monkeypatch):
+    storage = pytest.importorskip("trackio.sqlite_storage", exc_type=ImportError, reason="trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    log = MetricsLog(tmp_path, 0, Tracker("trackio", tmp_path / "project/run", tiny_config()))
+    log.write(3, {"denoising": 0.5, "note": "text"})
+    log.close()
+    (row,) = storage.SQLiteStorage.get_logs("project", "run")
+    assert (row["step"], row["denoising"]) == (3, 0.5) and "note" not in row
