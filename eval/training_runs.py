@@ -20,9 +20,9 @@ from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
 from lisa_video.launch import launcher_command, passed_on_to_ranks, training_environment
+from lisa_video.training.exits import EXIT_STOPPED
 from lisa_video.training.metrics import read_metrics
 from lisa_video.training.run_dir import check_unchanged
-from lisa_video.training.stopping import EXIT_STOPPED
 
 _LOOK_EVERY = 0.5  # seconds
 # What puts a process into a group of ranks. If this process is in one, the runs must not meet there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -53,7 +53,7 @@ def probe_gradients(objective: Objective, model: ControlledDenoiser, batch: Enco
 
 
 def _gradients(
-    objective: Objective, model: ControlledDenoiser, batch: EncodedBatch, named: dict[str, Tensor]
+    objective: Objective, model: ControlledDenoiser, batch: EncodedBatch, named: Mapping[str, Tensor]
 ) -> list[Tensor]:
     """Of the total loss, averaged over ranks, in float32."""
     loss = replace(objective, lisa_every=1)(model, batch).total

@@ -41,6 +41,7 @@ from lisa_video.training.preview import Preview
 from lisa_video.training.run_dir import check_same_data, claim_run_dir, data_digests
 from lisa_video.training.stopping import RunStoppedError, StopRequest
 from lisa_video.training.telemetry import Telemetry
+from lisa_video.training.tracker import Tracker
 from lisa_video.training.trouble import Seen, Trouble, seen_clips
 from lisa_video.training.watchdog import Watchdog
 
