@@ -21,7 +21,6 @@ from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.models.svd import build as svd
 from lisa_video.models.svd.tiny import tiny_image_encoder, tiny_unet, tiny_vae
 from lisa_video.objective import LISAWeight, Objective
-from lisa_video.planning.trace import trace_step
 from lisa_video.training.graphs import capture
 
 
@@ -242,85 +241,8 @@ class OurStep:
 
         return step
 
-    def extras(self) -> dict[str, Callable[[Callable[..., dict[str, Any]]], dict[str, Any]]]:
-        """Other settings of our step: by name, a function that is given what measures steps."""
-        lisa, both = {"lisa": self.step_of("lisa")}, {mode: self.step_of(mode) for mode in ("plain", "lisa")}
 
-        def tuned(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            torch.backends.cudnn.benchmark = True
-            try:
-                return measure(both)
-            finally:
-                torch.backends.cudnn.benchmark = False
-
-        def channels_last(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            for p in self.parts.backbone.parameters():
-                if p.ndim == 4:
-                    p.data = p.data.contiguous(memory_format=torch.channels_last)
-            try:
-                return measure(both)
-            finally:
-                for p in self.parts.backbone.parameters():
-                    p.data = p.data.contiguous()
-
-        def uncached(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            self.cached = False
-            try:
-                return measure(lisa)
-            finally:
-                self.cached = True
-
-        def larger(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            smaller = self.batch
-            self.batch = make_batch(self.setting.changed(height=576, width=1024))
-            try:
-                return measure(lisa)
-            finally:
-                self.batch = smaller
-
-        def kept(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            forwards = _stop_checkpointing(self.parts.backbone)
-            try:
-                return measure(both)
-            finally:
-                for module, forward in forwards:
-                    module.forward = forward
-
-        def graphs(measure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-            self.switch.capture(self.encode())
-            try:
-                return measure({mode: self.step_of(mode) for mode in ("plain_graph", "lisa_graph", "lisa")})
-            finally:
-                self.switch.graphed.clear()
-
-        def within(outer: Any, inner: Any) -> Callable[[Callable[..., dict[str, Any]]], dict[str, Any]]:
-            return lambda measure: outer(lambda _: inner(measure))
-
-        on_gpu = self.setting.device == "cuda"
-        named: dict[str, Callable[[Callable[..., dict[str, Any]]], dict[str, Any]]] = {
-            "uncached": uncached,
-            "joint": lambda measure: measure({"joint": self.step_of("joint")}),
-            "decoder_activations_kept": kept,
-            "cudnn_benchmark": tuned,
-            "channels_last": channels_last,
-        }
-        captured = {
-            "graphs": graphs,
-            "graphs_cudnn_benchmark": within(tuned, graphs),
-            "graphs_decoder_kept": within(kept, graphs),
-            "graphs_channels_last": within(channels_last, graphs),
-        }
-        return (captured if on_gpu else {}) | ({"576x1024": larger} if self.setting.full else {}) | named
-
-    def flops(self) -> dict[str, int]:
-        """Floating-point operations of one LISA step, with and without recomputation, on the meta device."""
-        published = {"path": "stabilityai/stable-video-diffusion-img2vid"}
-        config = self.config.model_copy(update={"backbone": self.config.backbone.model_copy(update=published)})
-        trace = trace_step(config)
-        return {"flops": trace.flops, "model_flops": trace.model_flops}
-
-
-def _stop_checkpointing(module: nn.Module) -> list[tuple[nn.Module, Any]]:
+def stop_checkpointing(module: nn.Module) -> list[tuple[nn.Module, Any]]:
     """Undo `checkpoint_layers`; returns what it had set."""
     patched = [(part, part.__dict__["forward"]) for part in module.modules() if "forward" in part.__dict__]
     for part, _ in patched:
@@ -333,79 +255,3 @@ def open_zero_convolutions(model: ControlledDenoiser) -> None:
     last = [] if model.decoder is None else [model.decoder.conv_out]
     for conv in (*model.branch.zero_convs, model.branch.zero_conv_mid, *last):
         nn.init.normal_(conv.weight, std=0.01)
-
-
-class PublicStep:
-    """The plain step in the manner of the public scripts, around the same frozen network.
-
-    Its branch is float32 under bf16 autocast, its frozen parts are in the computation's type, the frozen network runs
-    as one pass with autograd on, and the optimizer is AdamW as torch makes it.
-    """
-
-    def __init__(self, setting: Setting, batch: ClipBatch, ours: OurStep) -> None:
-        before = allocated()
-        self.setting, self.batch, self.ours = setting, batch, ours
-        self.backbone, codec = ours.parts.backbone, ours.parts.codec
-        self.shared_bytes = sum(p.numel() * p.element_size() for p in self.backbone.parameters())
-        with torch.device(setting.device):
-            config = ours.config.model_copy(update={"lisa": None})
-            self.branch = build_denoiser(config, ours.parts).branch.to(setting.device, torch.float32)
-        self.branch.load_state_dict(ours.model.branch.state_dict())
-        if setting.checkpointing:
-            self.branch.enable_gradient_checkpointing()
-        parts = build_codec(setting)
-        self.vae, self.image_encoder = parts
-        self.mean, self.std = codec.clip_mean.to(setting.dtype), codec.clip_std.to(setting.dtype)
-        self.optimizer = torch.optim.AdamW(self.branch.parameters(), lr=1e-5)
-        self()  # the optimizer's state is there from the first step
-        self.static_bytes = allocated() - before
-
-    def __call__(self) -> None:
-        """One optimizer step."""
-        setting, process = self.setting, self.backbone.process
-        pixels = self.batch.frames.to(setting.dtype)
-        clips, frames = pixels.shape[:2]
-        with torch.no_grad():
-            latents = self.vae.encode(pixels.flatten(0, 1)).latent_dist.mode() * self.vae.config.scaling_factor
-            latents = latents.unflatten(0, (clips, frames)).float()
-            reference = pixels[:, 0] + 0.02 * torch.randn_like(pixels[:, 0])
-            image = self.vae.encode(reference).latent_dist.mode()
-            small = nn.functional.interpolate(pixels[:, 0].float(), (224, 224), mode="bilinear", antialias=True)
-            unit = ((small + 1) / 2).to(setting.dtype)
-            tokens = self.image_encoder((unit - self.mean) / self.std).image_embeds[:, None]
-        sigma = torch.randn(clips, device=setting.device).mul(1.6).add(0.7).exp()
-        noise = torch.randn_like(latents)
-        x_s, target = process.add_noise(latents, noise, sigma), process.target(latents, noise, sigma)
-        time_ids = torch.tensor([[6.0, 127.0, 0.02]] * clips, device=setting.device)
-        condition = Condition(image.to(setting.dtype), tokens.to(setting.dtype), time_ids)
-        model_input, t = process.model_input(x_s, sigma).to(setting.dtype), process.timestep(sigma)
-        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"):
-            output = self.branch(model_input, t, condition, self.batch.pose_maps)
-        residuals = output.residuals._replace(
-            down=tuple(residual.to(setting.dtype) for residual in output.residuals.down),
-            mid=output.residuals.mid.to(setting.dtype),
-        )
-        forwards = _stop_checkpointing(self.backbone)  # they have no checkpointing in the frozen network
-        try:
-            prediction = self.backbone.decode(self.backbone.encode(model_input, t, condition), residuals)
-            nn.functional.mse_loss(prediction.float(), target).backward()
-        finally:
-            for module, forward in forwards:
-                module.forward = forward
-        nn.utils.clip_grad_norm_(self.branch.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def build_codec(setting: Setting) -> tuple[nn.Module, nn.Module]:
-    """VAE and image encoder in the computation's type, as the public scripts hold them."""
-    with torch.device(setting.device):
-        if setting.full:
-            vae = AutoencoderKLTemporalDecoder(**svd._PUBLISHED_VAE)
-            image_encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**svd._PUBLISHED_CLIP))
-        else:
-            vae, image_encoder = tiny_vae(), tiny_image_encoder()[0]
-    parts = (vae, image_encoder)
-    for part in parts:
-        part.to(setting.device, setting.dtype).requires_grad_(False).eval()
-    return parts

@@ -31,9 +31,13 @@ from typing import Any
 
 import torch
 from step_profile import profile
-from step_variants import FULL, TINY, OurStep, PublicStep, Setting, make_batch
+from step_public import PublicStep
+from step_settings import settings_of
+from step_variants import FULL, TINY, OurStep, Setting, make_batch, run_config
 
 from lisa_video.distributed import prepare_environment
+from lisa_video.planning.plan import plan_run
+from lisa_video.training.telemetry import peak_flops
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (
@@ -151,6 +155,43 @@ class Measure:
         return out
 
 
+def add_plan(path: Path) -> None:
+    """Put what the memory plan predicts beside what was measured on a GPU, and the utilisation, into a result file."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    setting = Setting(**result["setting"])
+    measured = {
+        ("lisa", setting.checkpointing, setting.height, setting.width): result["core"],
+        ("lisa", "branch", setting.height, setting.width): result.get("extra_decoder_activations_kept", {}),
+        ("lisa", setting.checkpointing, 576, 1024): result.get("extra_576x1024", {}),
+    }
+    rows = []
+    for (mode, checkpointing, height, width), part in measured.items():
+        if mode not in part.get("peak_bytes", {}):
+            continue
+        config = run_config(setting.changed(checkpointing=checkpointing, height=height, width=width))
+        main_setting = not rows
+        plan = plan_run(config, 1, count_flops=main_setting)
+        predicted, peak = plan.memory[plan.chosen].peak, part["peak_bytes"][mode]
+        rows.append(
+            {
+                "checkpointing": checkpointing,
+                "size": [height, width],
+                "predicted_peak": predicted,
+                "measured_peak": peak,
+                "predicted/measured": round(predicted / peak, 3),
+            }
+        )
+        if main_setting:
+            flops = {"flops": plan.trace.flops, "model_flops": plan.trace.model_flops}
+            gpu = peak_flops(result["hardware"])
+            if gpu is not None:
+                flops["mfu"] = round(plan.trace.model_flops / part["seconds"][mode]["median"] / gpu, 4)
+            result["operations"] = flops
+    result["memory_plan"] = rows
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: result[key] for key in ("operations", "memory_plan")}, indent=1))
+
+
 def main() -> None:
     """Measure, print, write `results/training_step_NAME.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,7 +204,11 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no further part after this time")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
+    parser.add_argument("--add-plan", type=Path, metavar="JSON", help="only add the memory plan to a result; any CPU")
     arguments = parser.parse_args()
+    if arguments.add_plan is not None:
+        add_plan(arguments.add_plan)
+        return
     began = time.perf_counter()
     setting = (FULL if arguments.full else TINY).changed(device=arguments.device, repeats=arguments.repeats)
     if setting.device == "cpu":
@@ -207,7 +252,7 @@ def main() -> None:
     if arguments.profile:
         in_time("profile", lambda: profile(ours, setting))
     if arguments.extras is not None:
-        extras = ours.extras()
+        extras = settings_of(ours)
         for name in arguments.extras or extras:
             extra = extras[name]
             in_time(f"extra_{name}", lambda extra=extra: extra(lambda steps: _short(setting, steps)))

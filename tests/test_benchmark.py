@@ -10,7 +10,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-MODULES = ("joint_decode", "step_variants", "step_profile", "training_step")
+MODULES = ("joint_decode", "step_variants", "step_public", "step_settings", "step_profile", "training_step")
 
 
 @pytest.fixture(scope="module")
