@@ -145,11 +145,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="videos of at least 16 frames")
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory", action="store_true", help="our memory by number of clips too")
     arguments = parser.parse_args()
     folder = VideoFolder(arguments.folder, ClipProtocol(FRAMES))
     videos = list(dict.fromkeys(place.path for place in folder.places))
-    memory = {clips: measured("memory", videos, clips)[0]["peak_mib"] for clips in MEMORY_CLIPS}
-    print(f"memory by clips: {memory}", flush=True)
+    counts = MEMORY_CLIPS if arguments.memory else ()
+    memory = {clips: measured("memory", videos, clips)[0]["peak_mib"] for clips in counts}
     facts = {
         "machine": {
             "processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),

@@ -15,7 +15,7 @@ from eval.bootstrap import Estimate
 from eval.clip_features import ClipFeatures, clip_features
 from eval.features import FeatureExtractor
 from eval.frechet import FeatureStatistics, frechet_distance
-from eval.kernel_distance import KernelDistance, kernel_distance
+from eval.kernel_distance import KernelDistance, kernel_distance, paired_kernel_distance
 from eval.protocol import protocol_id
 from eval.videos import ClipPlace, ClipProtocol, VideoFolder
 from lisa_video.errors import UserError
@@ -157,7 +157,18 @@ def _compared(
     if settings.infinite:
         result.infinite = estimates.frechet_infinite(real_rows, fake_rows, seed=settings.seed)
     result.notes += _notes(result, extractor.dimension, real[1].sources, fake[1].sources)
+    names = [[(place.name, place.start) for place in part.places] for _, part in (real, fake)]
+    if names[0] == names[1] and real_facts.digest != fake_facts.digest:
+        result.notes.append(_pair_note(paired_kernel_distance(real_rows, fake_rows)))
     return result
+
+
+def _pair_note(pairs: KernelDistance) -> str:
+    return (
+        "both folders hold clips of the same names: if the fake ones were made from the real ones, the sets are not "
+        "independent, and KVD is too low; without each clip's own partner it is "
+        f"{pairs.value:.4f} ± {pairs.error:.4f}"
+    )
 
 
 def _statistics(rows: np.ndarray) -> FeatureStatistics:

@@ -105,6 +105,7 @@ def test_a_shift_costs_its_squared_length(real, extractor, make_videos, tmp_path
     found = run_fvd(real, fake, extractor, SETTINGS)
     assert found.frechet.value == pytest.approx(3 * 24**2, rel=0.08)
     assert found.frechet.low <= found.frechet.value <= found.frechet.high
+    assert sum("without each clip's own partner" in note for note in found.notes) == 1, "the names are the same"
 
 
 def test_folders_that_differ_are_compared_and_it_is_said(fvd, real, make_videos, tmp_path):

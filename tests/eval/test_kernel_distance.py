@@ -6,7 +6,7 @@ import torch
 from torchmetrics.image.kid import poly_mmd
 
 from eval import kernel_distance as module
-from eval.kernel_distance import kernel_distance
+from eval.kernel_distance import kernel_distance, paired_kernel_distance
 from lisa_video.errors import UserError
 
 
@@ -57,6 +57,31 @@ def test_no_bias_however_few_the_clips():
     generator = np.random.default_rng(1)
     values = [kernel_distance(generator.normal(size=(6, 4)), generator.normal(size=(5, 4))).value for _ in range(300)]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(300) < 0.3
+
+
+def test_pairs_leave_partners_out():
+    """Against the double loop over different rows; and clips that hardly differ from their partners are at no distance,
+    where the plain distance is far below zero."""
+    generator = np.random.default_rng(3)
+    real = generator.normal(size=(8, 3))
+    fake = real * 1.3 + generator.normal(size=(8, 3)) * 0.2
+
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        return (x @ y / 3 + 1) ** 3
+
+    def loop(rows: list[int]) -> float:
+        terms = [
+            k(real[i], real[j]) + k(fake[i], fake[j]) - k(real[i], fake[j]) - k(real[j], fake[i])
+            for i in rows for j in rows if i != j
+        ]  # fmt: skip
+        return float(np.mean(terms))
+
+    found = paired_kernel_distance(real, fake)
+    assert found.value == pytest.approx(loop(list(range(8))), rel=1e-12)
+    without = np.array([loop([i for i in range(8) if i != left_out]) for left_out in range(8)])
+    assert found.error == pytest.approx(np.sqrt(7 / 8 * np.sum((without - without.mean()) ** 2)), rel=1e-9)
+    assert paired_kernel_distance(real, real).value == pytest.approx(0, abs=1e-12)
+    assert kernel_distance(real, real).value < -0.5
 
 
 def test_a_shift_has_a_known_expectation():
