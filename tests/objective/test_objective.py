@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -226,3 +227,14 @@ def test_each_clip_has_its_own_weight() -> None:
     lisa[1] = 3.0
     terms = loss_terms(Prediction(controlled, frozen, lisa), target, torch.ones(2), torch.tensor([1.0, 0.1]))
     assert float(terms.total) == pytest.approx((0 * 1.0 + 9 * 0.1) / 2)
+
+
+def test_every_second_micro_batch_weighs_twice_and_the_others_are_the_baseline(lisa_model, without_decoder):
+    batch, always = encoded((0, 1)), objective()
+    sometimes = dataclasses.replace(always, lisa_every=2)
+    whole, doubled, plain = always(lisa_model, batch), sometimes(lisa_model, batch, 4), sometimes(lisa_model, batch, 5)
+    lisa_part = whole.total - whole.denoising.mean()
+    torch.testing.assert_close(doubled.total, whole.total + lisa_part)
+    assert plain.lisa.count_nonzero() == plain.residual.count_nonzero() == 0
+    gradients = branch_gradients(lisa_model, plain.total)
+    assert_equal_gradients(gradients, branch_gradients(without_decoder, always(without_decoder, batch).total))

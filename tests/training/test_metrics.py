@@ -60,6 +60,15 @@ def test_the_baseline_reports_no_lisa():
     assert meter.report() == {"denoising": 1.0, "denoising/sigma_bin_1": 1.0}
 
 
+def test_micro_batches_without_the_loss_do_not_dilute_it():
+    meter = LossMeter()
+    meter.add(FIRST)
+    meter.add(terms([5.0, 7.0], [[0.0, 0.0]] * 2, [[0.0, 0.0]] * 2, [1.9, 50.0]))
+    values = meter.report()
+    assert values["lisa"] == (2 + 4) / 2 and values["denoising"] == 4
+    assert math.isclose(values["lisa_ratio"], (2 + 4) / (4 + 8))
+
+
 def test_sums_survive_a_checkpoint():
     whole, before, after = LossMeter(), LossMeter(), LossMeter()
     for meter in (whole, before):
