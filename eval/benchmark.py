@@ -78,10 +78,10 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage =
         SystemExit: see `train_runs`.
     """
     measures = Measures.chosen(config.detectors, fvd=config.fvd)
-    if last_stage != "train":
-        measures.check()  # before hours of training
     runs = {arm: {seed: _training(config, arm, seed, manifest) for seed in config.seeds} for arm in config.arms}
     everything = [run for of_arm in runs.values() for run in of_arm.values()]
+    if last_stage != "train":
+        measures.check(everything[0].resolved.data.num_frames)  # before hours of training
     train_runs(everything, at_once=config.parallel_runs, num_processes=config.num_processes)
     if last_stage == "train":
         return None

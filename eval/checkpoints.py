@@ -75,8 +75,8 @@ def compare_runs(
     seeds = {job.config.seed for job in jobs.values()}
     curves: dict[str, list[LearningCurve]] = {}
     if len(jobs) > 1 and len(steps) == len(seeds) == 1 and steps != {()}:
-        measures.check()
         first = next(iter(jobs.values()))
+        measures.check(first.config.data.num_frames)
         floor, truth = score_floor(first, measures, num_processes), replace(first, source="truth")
         scored = {}
         for name, job in jobs.items():

@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from eval.bootstrap import Estimate
-from eval.detectors import default_detectors, named_detector
 from eval.extractors.load import load_extractor
 from eval.features import FeatureExtractor
 from eval.found_poses import detector_protocol
@@ -28,6 +27,7 @@ from eval.sample_protocol import sample_protocol
 from eval.scores import Scores
 from eval.scoring import Distance, PixelScores, PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
 from lisa_video.errors import UserError
+from lisa_video.pose.detectors.scoring import default_detectors, named_detector
 
 _VERSION = 1  # of what the files of scores hold
 I3D, DEMO_FEATURES = "i3d", "keypoint-net"
@@ -50,13 +50,19 @@ class Measures:
         """What a command line asks for; without detectors the default ones."""
         return cls(detectors or default_detectors(), (DEMO_FEATURES, I3D) if fvd else (DEMO_FEATURES,))
 
-    def check(self) -> None:
-        """Load everything once, so that a mistake is told before hours of sampling.
+    def check(self, num_frames: int) -> None:
+        """Load everything once, so that a mistake is told before hours of training or sampling.
+
+        Args:
+            num_frames: of the clips.
 
         Raises:
-            UserError: no such detector or extractor, or one that cannot be loaded here.
+            UserError: no such detector or extractor, one that cannot be loaded here, or clips too short for one.
         """
-        self.protocols  # noqa: B018 (reads digests of all weights)
+        for name in self.detectors:
+            named_detector(name)
+        for name in self.extractors:
+            _extractor(name).check_length(num_frames)
 
     @property
     def protocols(self) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def evaluate(
     Raises:
         UserError: no such run, no weights yet, no such detector or extractor, or too few clips.
     """
-    measures.check()
+    measures.check(job.config.data.num_frames)
     prepare(job, measures, num_processes)
     protocol, folder = sample_protocol(job), job.folder
     facts = {"version": _VERSION, "measures": measures.protocols, "sample": protocol}

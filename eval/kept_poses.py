@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eval.detectors import named_detector
 from eval.found_poses import detector_protocol
 from eval.generate import GenerationJob
 from eval.job_clips import JobClips
 from eval.protocol import protocol_id
+from lisa_video.pose.detectors.scoring import named_detector
 from lisa_video.pose.keypoints import Keypoints, load_keypoints, save_keypoints
 from lisa_video.processes import end_with_parent
 

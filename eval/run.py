@@ -46,8 +46,8 @@ def compare(
     """
     jobs = [(name, GenerationJob(run_dir, num_clips)) for name, run_dir in runs]
     facts = [_facts(job) for _, job in jobs]  # before hours of sampling
-    measures.check()
     first = jobs[0][1]
+    measures.check(first.config.data.num_frames)
     truth = replace(first, source="truth")
     found = [evaluate(job, measures, num_processes, truth=truth) for _, job in jobs]
     places = shown_places(found[-1].poses[0])

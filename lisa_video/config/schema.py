@@ -132,7 +132,7 @@ class PreviewConfig(Section):
     every: Annotated[int, Field(ge=0)] = 500  # steps; 0: never
     num_clips: Positive = 4
     num_steps: Positive = 10  # sampling steps
-    detector: str | None = None  # folder of a keypoint network; null: pictures without pose accuracy
+    detector: str | None = None  # keypoint_net, mediapipe, a folder or YAML file; null: pictures only
 
 
 class DiagnosticsConfig(Section):

@@ -18,7 +18,7 @@ from lisa_video.data.manifest import Manifest
 from lisa_video.models.backbone import BackboneParts, SideBranch
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.pose.accuracy import PCKCounts, count_correct, total
-from lisa_video.pose.detectors.load import detector_from
+from lisa_video.pose.detectors.scoring import named_detector
 
 
 @final
@@ -37,7 +37,7 @@ class Preview:
         self._pipeline = PoseVideoPipeline.untrained(self._config, parts, branch)
         self._device = distributed.local_device()
         detector = config.preview.detector
-        self._detector = detector_from(detector, str(self._device)) if detector else None
+        self._detector = named_detector(detector, str(self._device)) if detector else None
         self._batches = [collate([clip]) for clip in self._own_clips()]
 
     def _own_clips(self) -> list[Clip]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from eval.bootstrap import Estimate
-from eval.detectors import named_detector
 from eval.evaluation import Measures, evaluate
 from eval.generate import GenerationJob, generate, held_out_clips, load_generated
 from eval.held_out_loss import held_out_loss
@@ -22,6 +21,7 @@ from eval.scoring import psnr_db
 from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 from lisa_video.pose.accuracy import count_correct, total
+from lisa_video.pose.detectors.scoring import named_detector
 from lisa_video.training.metrics import read_metrics
 
 MEASURES = Measures(("keypoint_net",), ("keypoint-net",))

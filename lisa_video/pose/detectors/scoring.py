@@ -1,4 +1,4 @@
-"""Detectors as evaluation takes them: by name, with small frames enlarged for those made for photographs."""
+"""Detectors as scores take them: by name, with small frames enlarged for those made for photographs."""
 
 from __future__ import annotations
 
