@@ -15,6 +15,7 @@ from eval.learning_curves import LearningCurve
 from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
 from eval.scores import threshold_key
+from eval.scoring import Distance
 from eval.tables import detector_name
 from lisa_video.errors import UserError
 from lisa_video.models.weights import kept_steps
@@ -134,7 +135,7 @@ def _measures(grid: list[list[Evaluation]], threshold: float) -> dict[str, tuple
     one_number = np.ones(1, np.int64)
     for place, distance in enumerate(first.distances):
         values = np.array([[one.distances[place].frechet.value for one in row] for row in grid])
-        found[f"{distance.label} ({distance.protocol['features']['name']})"] = values[..., None], one_number, True
+        found[_distance_name(distance)] = values[..., None], one_number, True
     losses = [[one.loss for one in row] for row in grid]
     if (loss := losses[0][0]) is not None:
         values = np.array([[one.array for one in row if one is not None] for row in losses])  # (R,S,N,Q)
@@ -143,3 +144,8 @@ def _measures(grid: list[list[Evaluation]], threshold: float) -> dict[str, tuple
         for level, sigma in enumerate(loss.sigmas):
             found[f"Held-out loss at sigma {sigma:.2g}"] = values[..., level], clips, True
     return found
+
+
+def _distance_name(distance: Distance) -> str:
+    features = str(distance.protocol["features"]["name"])
+    return distance.label if distance.label == "FVD" else f"{distance.label} ({features.split(',')[0]})"

@@ -54,7 +54,9 @@ def remarks(
     said += [_distances(arms, place) for place in range(len(arms[0].evaluation.distances))]
     if len(arms) > 1 and (sentence := _speed(arms[0], arms[-1], threshold)):
         said.append(sentence)
-    said.append("Intervals cover the choice of clips, not the training seed: each arm is one training run.")
+    said.append(
+        "Intervals of tables and bars cover the choice of clips, not the training seed: each arm is one training run."
+    )
     return said
 
 
@@ -78,15 +80,9 @@ def _distances(arms: Sequence[ArmResult], place: int) -> str:
     said = f"{first.label} to the true clips ({first.protocol['features']['name']}): {values}"
     if math.isnan(first.floor):
         return f"{said}; too few clips for a real-against-real floor."
-    said += (
-        f". One half of the true clips lies {number(first.floor)} from the other. An arm can lie below that, because "
-        "it shares reference pictures and poses with the true clips, and because fewer clips raise the distance."
-    )
+    said += f". One half of the true clips lies {number(first.floor)} from the other."
     if first.clips <= first.dimension:
-        said += (
-            f" {first.clips} clips for {first.dimension} dimensions make it far too large: compare arms of this table "
-            "only."
-        )
+        said += f" {first.clips} clips for {first.dimension} dimensions make it far too large: compare these arms only."
     return said
 
 

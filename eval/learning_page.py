@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from eval import pictures
 from eval.arms import ArmResult
+from eval.findings import DASH
 from eval.learning_curves import LearningCurve, SpeedUp, speed_up
 from eval.pictures import Curve, Level, PlotURIs
+from eval.tables import Cell, Table, TableRow
 
 _SIGMA_BINS = ("sigma below 0.5", "0.5 to 2", "2 to 8", "above 8")
 Curves = Mapping[str, Sequence[LearningCurve]]
@@ -51,28 +53,54 @@ def sigma_plots(arms: Sequence[ArmResult]) -> list[PlotURIs]:
 
 
 def speed_up_sentences(curves: Curves) -> list[str]:
-    """For each measure and each arm after the baseline: how many times fewer steps it needs."""
+    """For each arm after the baseline: how many times fewer steps it needs, by the first measure."""
     return [
         f"{measure}: {_sentence(of_arms[0], speed_up(of_arms[0], curve), curve)}"
-        for measure, of_arms in curves.items()
+        for measure, of_arms in list(curves.items())[:1]
         for curve in of_arms[1:]
     ]
 
 
+def speed_up_table(curves: Curves) -> list[Table]:
+    """The same by all measures, as a table; none without curves of two arms."""
+    rows = [
+        TableRow(f"{measure}: {curve.arm}", "arm", _speed_up_cells(speed_up(of_arms[0], curve), curve))
+        for measure, of_arms in curves.items()
+        for curve in of_arms[1:]
+    ]
+    heads = ["Baseline's final", "Its steps", "Arm's steps", "Times fewer ↑", "Draws that reach it"]
+    return [Table("Steps to the baseline's final value", [], heads, rows)] if rows else []
+
+
+def _speed_up_cells(result: SpeedUp, curve: LearningCurve) -> list[Cell]:
+    times = Cell("never")
+    if result.ratio is not None:
+        times = Cell(f"{result.ratio.value:.2f}", f"{result.ratio.low:.2f} to {_bounded(result.ratio.high)}")
+    arm_steps = DASH if result.arm_steps is None else f"{result.arm_steps:,.0f}"
+    own = f"{result.baseline_steps:,.0f}"
+    return [Cell(_value(result, curve)), Cell(own), Cell(arm_steps), times, Cell(f"{100 * result.reached:.0f} %")]
+
+
+def _bounded(value: float) -> str:
+    return "unbounded" if math.isinf(value) else f"{value:.2f}"
+
+
+def _value(result: SpeedUp, curve: LearningCurve) -> str:
+    return f"{100 * result.target:.1f} %" if curve.percent else f"{result.target:.4g}"
+
+
 def _sentence(baseline: LearningCurve, result: SpeedUp, curve: LearningCurve) -> str:
     drawn = _seeds(curve) if len(curve.whole) == 1 else f"{_seeds(curve)}, {len(curve.whole)} clips"
-    value = f"{100 * result.target:.1f} %" if curve.percent else f"{result.target:.4g}"
-    goal = f"{baseline.arm}'s final {value}"
+    goal = f"{baseline.arm}'s final {_value(result, curve)}"
     if result.ratio is None:
         return (
             f"{result.arm} never reaches {goal} within {curve.steps[-1]:,} steps "
             f"({100 * result.reached:.0f} % of the bootstrap draws do; {drawn})."
         )
-    high = "unbounded" if math.isinf(result.ratio.high) else f"{result.ratio.high:.2f}"
     return (
         f"{result.arm} reaches {goal} after {result.arm_steps:,.0f} steps, {baseline.arm} after "
         f"{result.baseline_steps:,.0f}: {result.ratio.value:.2f} times fewer (95 % interval {result.ratio.low:.2f} to "
-        f"{high}, 0 meaning never; {drawn})."
+        f"{_bounded(result.ratio.high)}, 0 meaning never; {drawn})."
     )
 
 

@@ -16,10 +16,10 @@ from eval import pictures
 from eval.arms import ArmResult, ShownClip, require_comparable
 from eval.findings import DASH, headline, percent, remarks
 from eval.json_files import without_nan
-from eval.learning_page import Curves, learning_plots, sigma_plots, speed_up_sentences
+from eval.learning_page import Curves, learning_plots, sigma_plots, speed_up_sentences, speed_up_table
 from eval.pictures import Curve, Level, PlotURIs
 from eval.scores import Scores, pck_difference, threshold_key
-from eval.tables import detector_name, latex_table, markdown_table, pose_bars, tables
+from eval.tables import detector_name, latex, markdown, pose_bars, tables
 from lisa_video.errors import UserError
 from lisa_video.pose.render import draw_pose_maps
 
@@ -68,6 +68,7 @@ def write_report(
                 f"arm {arm.name!r} has no clip {', '.join(missing)}", remedy="generate it, or show other clips"
             )
     threshold = _headline_threshold(arms[0].scores)
+    scores, speed_ups = tables(arms, floor, ceiling), speed_up_table(curves)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -82,11 +83,12 @@ def write_report(
         headline=headline(arms, threshold),
         remarks=remarks(arms, floor, threshold, ceiling),
         threshold=f"{threshold:g}",
-        tables=tables(arms, floor, ceiling),
+        tables=scores,
+        speed_up_tables=speed_ups,
         dash=DASH,
         bars=[
-            (detector_name(scores), pose_bars(arms, floor, threshold, ceiling, place))
-            for place, scores in enumerate(arms[0].evaluation.poses)
+            (detector_name(found), pose_bars(arms, floor, threshold, ceiling, place))
+            for place, found in enumerate(arms[0].evaluation.poses)
         ],
         plots=[*learning_plots(curves), *_plots(arms, floor, threshold), *sigma_plots(arms)],
         speed_ups=speed_up_sentences(curves),
@@ -99,8 +101,8 @@ def write_report(
     _write(out_html, page)
     numbers = report_numbers(arms, floor, title, ceiling) | {"speed_ups": speed_up_sentences(curves)}
     _write(out_html.with_suffix(".json"), json.dumps(numbers, indent=2, allow_nan=False) + "\n")
-    _write(out_html.with_suffix(".md"), markdown_table(arms, floor, ceiling))
-    _write(out_html.with_suffix(".tex"), latex_table(arms, floor, ceiling))
+    _write(out_html.with_suffix(".md"), markdown([*scores, *speed_ups]))
+    _write(out_html.with_suffix(".tex"), latex([*scores, *speed_ups]))
 
 
 def report_numbers(

@@ -94,7 +94,17 @@ def markdown_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ce
     Raises:
         UserError: protocols differ.
     """
-    return "\n".join(_markdown(table) for table in tables(arms, floor, ceiling))
+    return markdown(tables(arms, floor, ceiling))
+
+
+def markdown(several: Sequence[Table]) -> str:
+    """Tables in Markdown."""
+    return "\n".join(_markdown(table) for table in several)
+
+
+def latex(several: Sequence[Table]) -> str:
+    """Tables for LaTeX (needs booktabs)."""
+    return "\n".join(_latex(table) for table in several)
 
 
 def checkpoint_table(evaluations: Mapping[int, Evaluation]) -> str:
@@ -108,15 +118,6 @@ def checkpoint_table(evaluations: Mapping[int, Evaluation]) -> str:
         _markdown(table._replace(rows=[row for row in table.rows if row.role == "arm"]), first="Step")
         for table in tables(arms, None)
     )
-
-
-def latex_table(arms: Sequence[ArmResult], floor: ArmResult | None = None, ceiling: ArmResult | None = None) -> str:
-    """The tables of arms for LaTeX (needs booktabs), with their protocols' ids.
-
-    Raises:
-        UserError: protocols differ.
-    """
-    return "\n".join(_latex(table) for table in tables(arms, floor, ceiling))
 
 
 def detector_name(scores: Scores) -> str:
@@ -181,7 +182,7 @@ def _count(value: int | None) -> str:
 
 
 def _markdown(table: Table, first: str = "Arm") -> str:
-    lines = [f"**{table.title}** ({_protocol_text(table)})", "", _pipes([first, *table.heads])]
+    lines = [f"**{table.title}**{_protocol_text(table)}", "", _pipes([first, *table.heads])]
     lines.append("|" + "---|" * (len(table.heads) + 1))
     for row in table.rows:
         cells = [f"{cell.value} [{cell.interval}]" if cell.interval else cell.value for cell in row.cells]
@@ -197,7 +198,7 @@ def _latex(table: Table) -> str:
     columns = "l" + "r" * len(table.heads)
     lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _latex_row(["Arm", *table.heads]), "\\midrule"]
     lines += [_latex_row([row.name, *(cell.value for cell in row.cells)]) for row in table.rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {table.title}. {_protocol_text(table)}", ""])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {table.title}{_protocol_text(table)}", ""])
 
 
 def _latex_row(cells: Sequence[str]) -> str:
@@ -207,5 +208,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _protocol_text(table: Table) -> str:
+    if not table.protocols:
+        return ""
     named = (f"{what} {identity}".strip() for what, identity in table.protocols)
-    return f"protocol{'s' * (len(table.protocols) > 1)} {', '.join(named)}"
+    return f" (protocol{'s' * (len(table.protocols) > 1)} {', '.join(named)})"
