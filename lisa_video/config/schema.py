@@ -100,7 +100,10 @@ class TrainingConfig(Section):
     micro_batch_size: Positive = 1  # clips a rank and pass
     gradient_accumulation: Positive = 1
     precision: Literal["fp32", "bf16"] = "bf16"
-    zero_stage: Literal[0, 1, 2] = 2
+    zero_stage: Literal[0, 1, 2, 3] = 2  # split over ranks: 1 optimizer states, 2 gradients too, 3 weights too
+    offload_optimizer: bool = False  # optimizer states and float32 weights in host memory; stages 1 to 3
+    offload_parameters: bool = False  # weights in host memory when not in use; stage 3
+    shard_frozen: bool = True  # stage 3: split the frozen network too; false: whole on every rank, no gathering
     gradient_checkpointing: bool | Literal["branch", "decoder"] = (
         True  # where activations are computed twice; true: both
     )
@@ -109,6 +112,8 @@ class TrainingConfig(Section):
     log_every: Positive = 10  # steps
     checkpoint_every: Positive = 500  # steps
     keep_checkpoints: Positive = 2  # newest ones kept
+    keep_every: Annotated[int, Field(ge=0)] = 0  # those of every so many steps stay for good; 0: none
+    async_checkpoints: bool = True  # copied to host memory, written while training goes on
     export_every: Annotated[int, Field(ge=0)] = 0  # steps between weights kept for evaluation; 0: newest only
     max_nonfinite: Positive = 50  # steps of the run with a non-finite loss or gradient (thrown away) before it stops
     quarantine_after: Positive = 3  # such steps that a clip was in before it is left out
@@ -180,6 +185,10 @@ class RunConfig(Section):
             raise ValueError("training.cuda_graphs needs training.gradient_accumulation: 1")
         if training.cuda_graphs and (training.compile or (self.lisa is not None and self.lisa.every > 1)):
             raise ValueError("training.cuda_graphs captures one pass as it is: training.compile: false, lisa.every: 1")
+        if training.zero_stage == 3 and (training.cuda_graphs or training.compile):
+            raise ValueError(
+                "training.cuda_graphs and compile need training.zero_stage below 3: weights come and go there"
+            )
         if training.cuda_graphs and self.data.buckets is not None:
             raise ValueError("training.cuda_graphs needs clips of one size: data.buckets: null")
         if min([self.data.num_frames, *(bucket[2] for bucket in self.data.buckets or ())]) < 2:
@@ -188,6 +197,10 @@ class RunConfig(Section):
             raise ValueError(
                 "diagnostics.gradients_every needs training.zero_stage 0, 1 or 2: it takes whole gradients"
             )
+        if training.offload_optimizer and training.zero_stage == 0:
+            raise ValueError("training.offload_optimizer needs training.zero_stage 1, 2 or 3")
+        if training.zero_stage < 3 and (training.offload_parameters or not training.shard_frozen):
+            raise ValueError("training.offload_parameters and training.shard_frozen: false need training.zero_stage 3")
         if self.data.buckets is not None and len(set(self.data.buckets)) != max(len(self.data.buckets), 1):
             raise ValueError("data.buckets must be one or more different buckets, or null")
         return self

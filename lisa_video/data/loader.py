@@ -113,6 +113,7 @@ class ClipLoader:
             collate_fn=_collate_or_error,
             worker_init_fn=_start_worker,
             multiprocessing_context=context,
+            generator=torch.Generator(),  # it draws a seed for workers at each start: not from the run's own state
         )
 
     def __iter__(self) -> Iterator[ClipBatch]:

@@ -77,6 +77,9 @@ class Backbone(nn.Module, ABC):
     """The frozen denoising network. Latents are (B, F, C, h, w); `timestep` is `process.timestep(s)`."""
 
     process: NoiseProcess
+    units: tuple[type[nn.Module], ...] = ()
+    """Classes of the blocks, here and in the branch, whose weights ZeRO-3 gathers at once. It looks far ahead for each
+    module that it gathers alone: with thousands of small ones a step would take minutes."""
 
     @abstractmethod
     def encode(self, model_input: Tensor, timestep: Tensor, condition: Condition) -> Any:

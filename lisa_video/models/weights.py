@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
@@ -47,6 +50,20 @@ def save_weights(folder: Path, branch: SideBranch, contract: dict[str, Any], fac
     (draft / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
+
+
+def without_weights(branch: SideBranch) -> SideBranch:
+    """A copy of the branch that takes no memory: its parameters are on the meta device."""
+    empty = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in branch.parameters()}
+    return copy.deepcopy(branch, empty)
+
+
+def with_weights(shell: SideBranch, weights: Mapping[str, Tensor], prefix: str) -> SideBranch:
+    """A copy of a branch without weights that holds these tensors, of those whose name starts with the prefix."""
+    branch = copy.deepcopy(shell)
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    branch.load_state_dict(own, assign=True)
+    return branch
 
 
 def weights_folder(run_dir: str | Path, step: int | None = None) -> Path:
@@ -93,12 +110,20 @@ def check_contract(contract: dict[str, Any], parts: BackboneParts, where: Path) 
             )
 
 
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over all parameters and buffers, with their names: proof that a frozen network stayed so."""
+def weights_digest(
+    module: nn.Module, gathered: Callable[[Tensor], AbstractContextManager[None]] = lambda tensor: nullcontext()
+) -> str:
+    """sha256 over all parameters and buffers, with their names: proof that a frozen network stayed so.
+
+    Args:
+        module: the network.
+        gathered: makes a tensor whole for a while, where it is split over ranks.
+    """
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in module.state_dict(keep_vars=True).items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        with gathered(tensor):
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -1,62 +1,58 @@
-"""The moving average of the trainable parts, in float32 on every rank."""
+"""The moving average of the trained weights: of the float32 masters, split over ranks as ZeRO splits them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, final
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor
+
+from lisa_video import distributed
+from lisa_video.training.engine import Engine, Fragment
 
 
 @final
 class MovingAverage:
     """Exponential moving average with a warm-up: decay at step k is min(decay, (1 + k) / (10 + k)).
 
+    Each rank averages the part of the masters that its optimizer owns, where they lie (offloaded: in host memory), so
+    a step costs no communication, and in bf16 nothing is lost to rounding.
+
     Args:
-        module: its parameters' current values are the start (the branch's own, never another network's).
+        engine: its weights' current values are the start (the branch's own, never another network's).
         decay: limit of the decay.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.values = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self.engine, self.decay, self.steps = engine, decay, 0
+        self.values = {name: Fragment(start, values.clone()) for name, (start, values) in engine.masters().items()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move towards the module's parameters, after an optimizer step."""
+    def update(self) -> None:
+        """Move towards the masters, after an optimizer step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        own = [p.detach().float() for _, p in module.named_parameters()]
-        torch._foreach_lerp_([self.values[name] for name, _ in module.named_parameters()], own, 1 - decay)
+        masters = [values for _, values in self.engine.masters().values()]
+        torch._foreach_lerp_([values for _, values in self.values.values()], masters, 1 - decay)
+
+    def whole(self) -> dict[str, Tensor]:
+        """The average by parameter, in float32 and full shape, in rank 0's host memory; every rank must call it."""
+        keep = distributed.is_main()
+        return {name: value.cpu() for name, value in self.engine.whole(self.values) if keep}
+
+    def in_module(self) -> AbstractContextManager[None]:
+        """While entered, the module has the average in place of its own weights; every rank must enter it."""
+        return self.engine.holding(self.values)
 
     @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the module's parameters with the average."""
-        for name, p in module.named_parameters():
-            p.copy_(self.values[name])
-
-    @contextmanager
-    def swapped_into(self, module: nn.Module) -> Iterator[None]:
-        """Put the average into the module for a while (sampling, export), then the module's own values back."""
-        own = {name: p.detach().clone() for name, p in module.named_parameters()}
-        try:
-            self.copy_to(module)
-            yield
-        finally:
-            with torch.no_grad():
-                for name, p in module.named_parameters():
-                    p.copy_(own[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Average and step count."""
-        return {"steps": self.steps, "values": self.values}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        if state["values"].keys() != self.values.keys():
-            raise RuntimeError(f"an average of other parameters: {sorted(state['values'].keys() ^ self.values.keys())}")
-        self.steps = state["steps"]
-        for name, value in state["values"].items():
-            self.values[name].copy_(value)
+    def load(self, steps: int, whole: Mapping[str, Tensor]) -> None:
+        """Restore what `whole` gave, on any number of ranks."""
+        if whole.keys() != self.engine.parameters.keys():
+            raise RuntimeError(
+                f"an average of other parameters: {sorted(whole.keys() ^ self.engine.parameters.keys())}"
+            )
+        self.steps = steps
+        for name, (start, values) in self.values.items():
+            values.copy_(whole[name].flatten()[start : start + len(values)])

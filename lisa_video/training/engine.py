@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import socket
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, final
 
 import deepspeed
 import torch
@@ -17,7 +21,7 @@ from torch import Tensor, nn
 from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
-from lisa_video.planning.memory import REDUCE_BUCKET
+from lisa_video.training.deepspeed_config import deepspeed_config, parameter_groups
 from lisa_video.training.gradient_checks import check_gradients_at_once
 
 
@@ -34,39 +38,16 @@ def start_process_group() -> None:
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
-def deepspeed_config(config: RunConfig) -> dict[str, Any]:
-    """DeepSpeed's dictionary. Nothing in it is said anywhere else by hand."""
-    return {
-        "train_micro_batch_size_per_gpu": config.training.micro_batch_size,
-        "gradient_accumulation_steps": config.training.gradient_accumulation,
-        "gradient_clipping": config.optimizer.clip_norm,
-        "bf16": {"enabled": config.training.precision == "bf16"},
-        "zero_optimization": {
-            "stage": config.training.zero_stage,
-            "overlap_comm": torch.cuda.is_available(),
-            "contiguous_gradients": True,
-            "reduce_bucket_size": REDUCE_BUCKET,
-        },
-        "zero_allow_untested_optimizer": True,
-        "wall_clock_breakdown": False,
-        "steps_per_print": 10**9,
-    }
+class Fragment(NamedTuple):
+    """The part of a parameter that this rank's optimizer owns.
 
-
-def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    """Trainable parameters, grouped by their rate in units of the learning rate.
-
-    The branch's copied layers have 1, its new ones `optimizer.new_layers_rate`, the decoder `lisa.decoder_rate`.
+    Attributes:
+        start: place of its first element in the flattened parameter.
+        values: (n,) float32.
     """
-    by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
-    new = tuple(f"branch.{layer}." for layer in getattr(getattr(model, "branch", None), "new_layers", ()))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = config.optimizer.new_layers_rate if name.startswith(new) else 1.0
-            if name.startswith("decoder.") and config.lisa is not None:
-                rate = config.lisa.decoder_rate
-            by_rate[rate].append(parameter)
-    return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]
+
+    start: int
+    values: Tensor
 
 
 @final
@@ -79,27 +60,42 @@ class Engine:
     """
 
     def __init__(self, model: ControlledDenoiser, config: RunConfig) -> None:
-        self.model, self.config = model, config
-        settings = config.optimizer
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.model, self.config, self.stage = model, config, config.training.zero_stage
+        self.parameters: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         groups = parameter_groups(model, config)
-        optimizer = torch.optim.AdamW(
+        self._rates = [group["rate"] for group in groups]
+        dictionary = deepspeed_config(config, sum(p.numel() for p in model.parameters()))
+        if self.stage == 3:
+            deepspeed.utils.set_z3_leaf_modules(model, list(model.backbone.units))
+        with _left_whole(model, config):
+            self._deepspeed, *_ = deepspeed.initialize(
+                model=model,
+                model_parameters=list(self.parameters.values()),
+                optimizer=self._adamw(groups),
+                config=dictionary,
+            )
+        if self.stage == 0 and config.training.precision == "bf16":
+            # DeepSpeed's wrapper makes the states by a step without gradients, which Adam would count.
+            for state in self._deepspeed.optimizer.optimizer.state.values():
+                state["step"].zero_()
+        self._plain_norm = float("nan")
+        if self.stage in (1, 2) and torch.cuda.is_available():  # on a CPU a kernel costs no launch
+            check_gradients_at_once(self._deepspeed.optimizer)
+        if self.stage == 0 and config.training.precision == "fp32":
+            # The one case in which DeepSpeed does not look itself. AdamW passes over what has no gradient.
+            self._deepspeed.optimizer.register_step_pre_hook(lambda *_: self._drop_gradients_that_are_not_finite())
+
+    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+        settings = self.config.optimizer
+        return torch.optim.AdamW(
             groups,
             lr=settings.lr,
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
-            fused=torch.cuda.is_available() or None,  # no copies of the whole state while it steps
+            # On the GPU no copies of the whole state while it steps; in host memory it is the fast one.
+            fused=torch.cuda.is_available() or self.config.training.offload_optimizer or None,
         )
-        self._deepspeed, *_ = deepspeed.initialize(
-            model=model, model_parameters=parameters, optimizer=optimizer, config=deepspeed_config(config)
-        )
-        if config.training.zero_stage in (1, 2) and torch.cuda.is_available():  # on a CPU a kernel costs no launch
-            check_gradients_at_once(self._deepspeed.optimizer)
-        self._parameters, self._plain_norm = parameters, float("nan")
-        if config.training.zero_stage == 0 and config.training.precision == "fp32":
-            # The one case in which DeepSpeed does not look itself. AdamW passes over what has no gradient.
-            optimizer.register_step_pre_hook(lambda *_: self._drop_gradients_that_are_not_finite())
 
     @property
     def module(self) -> nn.Module:
@@ -111,8 +107,8 @@ class Engine:
         """Linear warm-up over `warmup_samples`, then constant; returns the learning rate."""
         settings = self.config.optimizer
         progress = min((samples_seen + 1) / (settings.warmup_samples + 1), 1.0)
-        for group in self._deepspeed.optimizer.param_groups:
-            group["lr"] = settings.lr * progress * group["rate"]
+        for group, rate in zip(self._deepspeed.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = settings.lr * progress * rate
         return settings.lr * progress
 
     def backward_and_step(
@@ -129,8 +125,8 @@ class Engine:
         """
         with timed("backward"):
             self._deepspeed.backward(loss * torch.where(loss.detach().isfinite(), 1.0, float("nan")))
-        if self.config.training.zero_stage == 0 and self._deepspeed.is_gradient_accumulation_boundary():
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self.stage == 0 and self._deepspeed.is_gradient_accumulation_boundary():
+            gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
             self._plain_norm = float(nn.utils.get_total_norm(gradients))
         with timed("optimizer"):
             self._deepspeed.step()
@@ -150,17 +146,134 @@ class Engine:
         norm = self._deepspeed.get_global_grad_norm()  # None without ZeRO
         return float(norm) if norm is not None else self._plain_norm
 
-    def save(self, folder: str, tag: str, client_state: dict[str, Any]) -> None:
-        """Write a checkpoint; every rank must call it. Frozen weights are left out."""
-        self._deepspeed.save_checkpoint(
-            folder, tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True
-        )
+    def masters(self) -> dict[str, Fragment]:
+        """The float32 weights that this rank's optimizer owns, by parameter; views that change with each step."""
+        optimizer = self._deepspeed.optimizer
+        if self.stage == 0 and self.config.training.precision == "bf16":
+            pairs = zip(chain(*optimizer.fp16_groups), chain(*optimizer.fp32_groups), strict=True)
+            copies = {id(p): Fragment(0, copy.detach().reshape(-1)) for p, copy in pairs}
+            return {name: copies[id(p)] for name, p in self.parameters.items()}
+        return {name: owned for name, p in self.parameters.items() if (owned := self._owned(p)) is not None}
 
-    def load(self, folder: str, tag: str) -> dict[str, Any]:
-        """Load a checkpoint that was written with the same number of ranks; returns the client state."""
-        _, client_state = self._deepspeed.load_checkpoint(folder, tag=tag, load_module_strict=False)
+    def _owned(self, parameter: Any) -> Fragment | None:
+        if self.stage == 0:
+            return Fragment(0, parameter.detach().reshape(-1))
+        if self.stage == 3:
+            # The public safe_get_local_fp32_param copies offloaded values to the GPU.
+            values, _ = self._deepspeed.optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=False)
+            start = distributed.rank() * len(values)
+            return Fragment(start, values.detach()[: max(parameter.ds_numel - start, 0)])  # without the padding
+        if parameter._hp_mapping is None:  # all of it is another rank's
+            return None
+        mapping = parameter._hp_mapping
+        return Fragment(mapping.lp_fragment_address.start, mapping.hp_fragment.detach())
+
+    def whole(self, fragments: Mapping[str, Fragment]) -> Iterator[tuple[str, Tensor]]:
+        """Put parts like those of `masters` together: name and full tensor of each parameter, in float32.
+
+        Every rank must exhaust it.
+        """
+        for name, p in self.parameters.items():
+            shape = p.ds_shape if self.stage == 3 else p.shape
+            full = torch.zeros(shape.numel(), device=distributed.local_device())
+            if name in fragments:
+                start, values = fragments[name]
+                full[start : start + len(values)] = values
+            if self.stage > 0:
+                distributed.add_up(full)
+            yield name, full.view(shape)
+
+    @contextmanager
+    def holding(self, fragments: Mapping[str, Fragment]) -> Iterator[None]:
+        """Put other weights into the module for a while, then its own back bit for bit; every rank must call it."""
+        if self.stage == 3:
+            own = {name: p.ds_tensor.clone() for name, p in self.parameters.items()}
+            others: Iterable[tuple[str, Tensor]] = [(name, part.values) for name, part in fragments.items()]
+        else:
+            own = {name: p.detach().clone() for name, p in self.parameters.items()}
+            others = self.whole(fragments)
+        try:
+            self._overwrite(others)
+            yield
+        finally:
+            self._overwrite(own.items())
+
+    @torch.no_grad()
+    def _overwrite(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Set full parameters, or at stage 3 this rank's parts of them."""
+        if self.stage < 3:
+            for name, value in weights:
+                self.parameters[name].copy_(value)
+            return
+        self._deepspeed.optimizer.checkpoint_event_prologue()  # nothing stays gathered with old values
+        for name, value in weights:
+            self.parameters[name].ds_tensor[: len(value)].copy_(value)
+        self._deepspeed.optimizer.checkpoint_event_epilogue()
+
+    def gathered(self, tensor: Tensor) -> AbstractContextManager[None]:
+        """While entered, a parameter that stage 3 splits is whole on every rank; every rank must enter it."""
+        context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters([tensor])
+        return context
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About how large a checkpoint is: weights, and in float32 masters, two moments and the average."""
+        width = 2 if self.config.training.precision == "bf16" else 4
+        count: int = sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters.values())
+        return count * (width + 4 * 4)
+
+    def save(self, folder: Path, tag: str, client_state: dict[str, Any], write: Callable[[Any, Path], None]) -> None:
+        """Hand the states of a checkpoint to `write`; every rank must call it. Frozen weights are left out.
+
+        Args:
+            folder: of all checkpoints.
+            tag: name of this one.
+            client_state: returned by `load`.
+            write: gets each state and its path; may keep no reference to its tensors.
+        """
+        writer = self._deepspeed.checkpoint_engine
+        writer.save = lambda state_dict, path: write(state_dict, Path(path))  # before the class's own method
+        try:
+            self._deepspeed.save_checkpoint(
+                str(folder), tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True
+            )
+        finally:
+            del writer.save
+
+    def load(self, folder: Path, tag: str, *, universal: bool = False) -> dict[str, Any]:
+        """Load a checkpoint of as many ranks, or one that was made `universal`; returns the client state."""
+        self._deepspeed._config.load_universal_checkpoint = universal
+        _, client_state = self._deepspeed.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
+        self._deepspeed._config.load_universal_checkpoint = False
         state: dict[str, Any] = client_state
         return state
+
+
+def convert_to_universal(checkpoint: Path, universal: Path) -> str | None:
+    """Write DeepSpeed's form of a checkpoint that any number of ranks can read; returns what went wrong."""
+    shutil.rmtree(universal, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(checkpoint), "--output_folder", str(universal)]
+    command += ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (checkpoint.parent / "latest_universal").unlink(missing_ok=True)
+    return None if done.returncode == 0 else done.stderr[-2000:]
+
+
+@contextmanager
+def _left_whole(model: nn.Module, config: RunConfig) -> Iterator[None]:
+    """While entered, a frozen network that is not to be split is out of the model, and later a plain attribute of it.
+
+    Stage 3 splits and releases all parameters that it finds among the model's sub-modules.
+    """
+    if config.training.zero_stage < 3 or config.training.shard_frozen:
+        yield
+        return
+    backbone = model.backbone
+    del model.backbone
+    yield
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    model.__dict__["backbone"] = backbone.to(distributed.local_device(), dtype)
 
 
 def _free_port() -> str:

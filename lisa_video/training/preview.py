@@ -11,7 +11,7 @@ from torchvision.utils import save_image
 
 from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
-from lisa_video.data.batch import Clip, ClipBatch, SampleKey, collate
+from lisa_video.data.batch import ClipBatch, SampleKey, collate
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.loader import shard
 from lisa_video.data.manifest import Manifest
@@ -38,27 +38,30 @@ class Preview:
         self._device = distributed.local_device()
         detector = config.preview.detector
         self._detector = named_detector(detector, str(self._device)) if detector else None
-        self._batches = [collate([clip]) for clip in self._own_clips()]
+        self._batches, self._num_own = self._clips()
 
-    def _own_clips(self) -> list[Clip]:
+    def _clips(self) -> tuple[list[ClipBatch], int]:
+        """This rank's clips, and how many count: at stage 3 ranks gather weights together, so all sample as often."""
         data = self._config.data
         manifest = Manifest(data.manifest, "val")
         dataset = PoseClipDataset(
             manifest, num_frames=data.num_frames, frame_stride=data.frame_stride, size=data.size, random_start=False
         )
-        chosen = shard(
-            range(min(self._config.preview.num_clips, len(manifest))), distributed.rank(), distributed.world_size()
-        )
-        return [dataset[SampleKey(index, index)] for index in chosen]
+        count, ranks = min(self._config.preview.num_clips, len(manifest)), distributed.world_size()
+        chosen = shard(range(count), distributed.rank(), ranks)
+        stand_ins = [0] * (-(-count // ranks) - len(chosen)) if self._config.training.zero_stage == 3 else []
+        return [collate([dataset[SampleKey(index, index)]]) for index in chosen + stand_ins], len(chosen)
 
     def __call__(self, folder: Path, step: int) -> dict[str, float]:
         """Sample, save a picture a clip, and return `pck_T` over all ranks (empty without a detector)."""
         folder.mkdir(parents=True, exist_ok=True)
         counts: list[PCKCounts] = []
-        for batch in self._batches:
+        for number, batch in enumerate(self._batches):
             video = self._pipeline(
                 batch.reference, batch.pose_maps, batch.fps, seed=self._config.seed, keys=batch.clip_ids
             )
+            if number >= self._num_own:
+                continue
             _save_picture(folder / f"step-{step:06d}-{batch.clip_ids[0]}.png", batch, video)
             if self._detector is not None:
                 counts.append(count_correct(self._detector.detect(video[0].numpy()), batch.keypoints[0]))

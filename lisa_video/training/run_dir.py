@@ -13,12 +13,13 @@ from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 
 _CONFIG = "config.yaml"
-# What may change when a run is resumed: how long it goes on, and what is looked at on the way.
+# What may change when a run is resumed: how long it goes on, what is looked at on the way, and how the clips of a step
+# are shared out (for another number of ranks).
 _FREE = tuple(
     f"training.{key}"
     for key in (
-        *("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "export_every"),
-        *("max_nonfinite", "watchdog_seconds"),
+        *("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "async_checkpoints"),
+        *("export_every", "max_nonfinite", "watchdog_seconds", "micro_batch_size", "gradient_accumulation"),
     )
 )
 _FREE_SECTIONS = ("preview.", "sampling.", "diagnostics.", "data.num_workers", "run_dir")

@@ -28,7 +28,15 @@ from lisa_video.models.build import (
     checkpoint_activations,
     parameter_counts,
 )
-from lisa_video.models.weights import codec_digest, conditioning_contract, save_weights, weights_digest, weights_folder
+from lisa_video.models.weights import (
+    codec_digest,
+    conditioning_contract,
+    save_weights,
+    weights_digest,
+    weights_folder,
+    with_weights,
+    without_weights,
+)
 from lisa_video.objective import Objective, build_lisa_weight
 from lisa_video.training.checkpoint import Checkpoints
 from lisa_video.training.diagnostics import held_out_metrics
@@ -61,13 +69,14 @@ class Trainer:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.run_dir = config, Path(config.run_dir)
-        device = distributed.local_device()
         parts = build_backbone(config.backbone)
         check_size(config, parts)
         if config.data.cache is not None:
             check_codec(config.data.cache, codec_digest(parts))
-        self.codec = parts.codec.to(device)
-        self.model = build_denoiser(config, parts).to(device)
+        self.codec = parts.codec.to(distributed.local_device())
+        self.model = build_denoiser(config, parts)
+        self.parameters = parameter_counts(self.model)
+        self._shell = without_weights(self.model.branch)
         checkpoint_activations(self.model, config.training.gradient_checkpointing)
         self.contract = conditioning_contract(config, parts)
         weight, every = build_lisa_weight(config.lisa), config.lisa.every if config.lisa is not None else 1
@@ -76,15 +85,17 @@ class Trainer:
         if config.training.compile:
             self.model.compile()
         self.engine = Engine(self.model, config)
-        self.average = MovingAverage(self.model.trainable, config.optimizer.ema_decay)
-        self.checkpoints = Checkpoints(self.run_dir / "checkpoints", config.training.keep_checkpoints)
+        self.average = MovingAverage(self.engine, config.optimizer.ema_decay)
+        folder = self.run_dir / "checkpoints"
+        self.checkpoints = Checkpoints(folder, config.training, self.engine, self.average)
         self.meter = LossMeter()
-        state = self.checkpoints.load(self.engine, self.average) or {"step": 0, "samples_seen": 0, "seconds": 0.0}
+        state = self.checkpoints.load() or {"step": 0, "samples_seen": 0, "seconds": 0.0}
         self.data = data_digests(config.data)
         check_same_data(state.get("data", self.data), self.data, config.data)
         self.step: int = state["step"]
         self.samples_seen: int = state["samples_seen"]
         self.seconds: float = state["seconds"]  # spent in training steps
+        self._tell_other_batch(state.get("clips_per_step", self.clips_per_step))
         self._captured = False
         self._last_batch: EncodedBatch | None = None  # for the probe of gradients
         self.meter.load_state_dict(state.get("meter", []))
@@ -95,7 +106,7 @@ class Trainer:
         name = config.diagnostics.tracker
         tracker = Tracker(name, self.run_dir, config) if name is not None and distributed.is_main() else None
         self.log = MetricsLog(self.run_dir, self.step, tracker)
-        self.telemetry = Telemetry(config, device, self.clips_per_step)
+        self.telemetry = Telemetry(config, distributed.local_device(), self.clips_per_step)
         self.telemetry.report(self.step, self.seconds)  # from here on
         drop_rows_after(self._skipped_file, self.step)
         self.preview = Preview(config, parts, self.model.branch) if config.preview.every else None
@@ -112,6 +123,13 @@ class Trainer:
         training = self.config.training
         return training.micro_batch_size * training.gradient_accumulation * distributed.world_size()
 
+    def _tell_other_batch(self, before: int) -> None:
+        if before != self.clips_per_step and distributed.is_main():
+            _logger.warning(
+                "a step has %d clips now and had %d before: training.micro_batch_size and "
+                "training.gradient_accumulation can make up for another number of ranks", self.clips_per_step, before,
+            )  # fmt: skip
+
     def run(self) -> None:
         """Train to `max_steps`, with reports, previews and checkpoints on the way.
 
@@ -121,7 +139,7 @@ class Trainer:
         training = self.config.training
         if distributed.is_main():
             self._done_file.unlink(missing_ok=True)
-        frozen = weights_digest(self.model.backbone)
+        frozen = weights_digest(self.model.backbone, self.engine.gathered)
         batches = self._batches()
         with (
             StopRequest() as stop,
@@ -158,10 +176,14 @@ class Trainer:
                 if self._due(training.checkpoint_every) or stopping or self.trouble.is_too_much:
                     self._save()
                 if self.trouble.is_too_much:
+                    self.checkpoints.finish()
                     raise self.trouble.error()
+                self.checkpoints.poll()
                 if stopping and self.step < training.max_steps:
+                    self.checkpoints.finish()
                     self.log.close()
                     raise RunStoppedError(f"stopped after step {self.step} of {training.max_steps}")
+            self.checkpoints.finish()
         self._check_weights(frozen)
         self._finish(frozen)
 
@@ -193,7 +215,7 @@ class Trainer:
         # 3. what is kept
         if self.engine.step_applied:
             with timed("average"):
-                self.average.update(self.model.trainable)
+                self.average.update()
         else:
             self.trouble.note(self.step + 1, seen)
         self.step, self.samples_seen = self.step + 1, self.samples_seen + self.clips_per_step
@@ -250,14 +272,14 @@ class Trainer:
 
     def _preview(self) -> dict[str, str]:
         assert self.preview is not None
-        with self.average.swapped_into(self.model.trainable):
+        with self.average.in_module():
             accuracy = self.preview(self.run_dir / "previews", self.step)
         if accuracy:
             self.log.write(self.step, accuracy)
         return {name: f"{value:.3f}" for name, value in accuracy.items()}
 
     def _measure_held_out(self, held_out: HeldOutLoss) -> dict[str, str]:
-        with self.average.swapped_into(self.model.trainable):
+        with self.average.in_module():
             values = held_out_metrics(held_out(self.model))
         self.log.write(self.step, values)
         return {name: f"{values[name]:.4f}" for name in ("held_out", "held_out_ratio")}
@@ -265,21 +287,30 @@ class Trainer:
     def _save(self) -> None:
         # Weights first: whatever a checkpoint says is done has been published.
         self._export(weights_folder(self.run_dir))
-        state = {"samples_seen": self.samples_seen, "seconds": self.seconds, "data": self.data}
-        state |= {"meter": self.meter.state_dict(), "trouble": self.trouble.state_dict()}
-        self.checkpoints.save(self.engine, self.average, self.step, state)
+        facts = {
+            "samples_seen": self.samples_seen,
+            "seconds": self.seconds,
+            "clips_per_step": self.clips_per_step,
+            "data": self.data,
+            "meter": self.meter.state_dict(),
+            "trouble": self.trouble.state_dict(),
+            "config": self.config.model_dump(mode="json"),
+            "contract": self.contract,
+        }
+        self.checkpoints.save(self.step, facts)
 
     def _export(self, folder: Path) -> None:
-        with self.average.swapped_into(self.model.trainable):
-            if distributed.is_main():
-                facts = {"step": self.step, "seconds": self.seconds, "parameters": parameter_counts(self.model)}
-                save_weights(folder, self.model.branch, self.contract, facts)
+        average = self.average.whole()
+        if distributed.is_main():
+            branch = with_weights(self._shell, average, prefix="branch.")
+            facts = {"step": self.step, "seconds": self.seconds, "parameters": self.parameters}
+            save_weights(folder, branch, self.contract, facts)
 
     def _check_weights(self, frozen: str) -> None:
         """What training must not do: change the frozen network, or let the ranks drift apart."""
-        if weights_digest(self.model.backbone) != frozen:
+        if weights_digest(self.model.backbone, self.engine.gathered) != frozen:
             raise RuntimeError("the frozen network changed during training")
-        if len(set(distributed.gather(weights_digest(self.model.trainable)))) > 1:
+        if len(set(distributed.gather(weights_digest(self.model.trainable, self.engine.gathered)))) > 1:
             raise RuntimeError("the trained weights differ between ranks")
 
     def _finish(self, frozen: str) -> None:
@@ -291,7 +322,7 @@ class Trainer:
                 "ranks": distributed.world_size(),
                 "seconds": self.seconds,
                 "frozen_digest": frozen,
-                "parameters": parameter_counts(self.model),
+                "parameters": self.parameters,
             }
             self._done_file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         distributed.barrier()

@@ -48,7 +48,7 @@ def test_settings_are_fixed_once_read():
         ({"optimizer": {"lr": float("nan")}}, "finite"),
         ({"optimizer": {"ema_decay": 1.0}}, "less than 1"),
         ({"conditioning": {"pose_dropout": 1.5}}, "less than or equal to 1"),
-        ({"training": {"zero_stage": 3}}, "Input should be 0, 1 or 2"),
+        ({"training": {"zero_stage": 4}}, "Input should be 0, 1, 2 or 3"),
         ({"training": {"precision": "fp16"}}, "'fp32' or 'bf16'"),
         ({"data": {"manifest": "m", "size": [64]}}, "Field required"),
         ({"typo": 1}, "Extra inputs"),

@@ -36,6 +36,8 @@ class TwoWeights(nn.Module):
         super().__init__()
         self.a, self.b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(1))
         self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.backbone = nn.Identity()
+        self.backbone.units = (nn.Identity,)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (self.a * x).sum() + (self.b * y).sum()
@@ -56,10 +58,12 @@ def step() -> Callable[..., Tensor]:
     """`step(engine, (x1, x2, x3, y), ...)`: micro-batches with these gradients; returns the four weights after them."""
 
     def run(engine: Engine, *gradients: tuple[float, ...]) -> Tensor:
-        a, b, dtype = engine.model.a, engine.model.b, engine.model.a.dtype
+        dtype = engine.model.a.dtype
         for *x, y in gradients:
             engine.backward_and_step(engine.module(torch.tensor(x, dtype=dtype), torch.tensor([y], dtype=dtype)))
-        return torch.cat([a.detach(), b.detach()]).float()
+        weights = [engine.model.a, engine.model.b]
+        with engine.gathered(weights[0]), engine.gathered(weights[1]):
+            return torch.cat([weight.detach() for weight in weights]).float()
 
     return run
 
@@ -82,7 +86,8 @@ class Outcome:
     @property
     def states(self) -> dict[str, Tensor]:
         """Trained weights and their average."""
-        return {**self.trainer.model.trainable.state_dict(), **prefixed("average", self.trainer.average.values)}
+        engine = self.trainer.engine
+        return {**dict(engine.whole(engine.masters())), **prefixed("average", self.trainer.average.whole())}
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,78 +1,74 @@
-"""The moving average: where it starts, its closed form, and that the module gets its own values back."""
+"""The moving average: where it starts, its closed form, and that it goes on where it stopped."""
 
 import pytest
 import torch
-from torch import nn
 
 from lisa_video.training.ema import MovingAverage
 
-
-@pytest.fixture
-def module() -> nn.Module:
-    """A linear map with values of its own."""
-    torch.manual_seed(3)
-    return nn.Linear(3, 2)
+STAGES = (0, 1, 2, 3)
 
 
-def set_all(module: nn.Module, value: float) -> None:
-    """Set every parameter to a number."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.fill_(value)
+def whole(average) -> torch.Tensor:
+    """The four values of the average."""
+    return torch.cat(list(average.whole().values()))
 
 
-def test_it_starts_from_the_modules_own_values_in_float32(module):
-    average = MovingAverage(module.to(torch.bfloat16), 0.9)
-    for name, parameter in module.named_parameters():
-        assert average.values[name].dtype == torch.float32
-        assert torch.equal(average.values[name], parameter.float())
-        assert average.values[name].data_ptr() != parameter.data_ptr()
+def copy_of(average) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in average.whole().items()}
 
 
-def test_closed_form_with_warm_up(module):
-    set_all(module, 0.0)
-    average, expected = MovingAverage(module, 0.25), 0.0
-    for step, value in enumerate((1.0, -2.0, 5.0, 0.5), start=1):
-        set_all(module, value)
-        average.update(module)
-        decay = min(0.25, (1 + step) / (10 + step))  # 2/11, 3/12, then the limit
-        expected = decay * expected + (1 - decay) * value
-        torch.testing.assert_close(average.values["weight"], torch.full((2, 3), expected))
+@pytest.mark.parametrize("stage", STAGES)
+def test_closed_form_with_warm_up(two_weights, step, stage):
+    engine = two_weights(f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.weight_decay=0.5")
+    average = MovingAverage(engine, 0.25)
+    assert torch.equal(whole(average), torch.ones(4))  # the module's own values
+    expected = torch.ones(4)
+    for number, gradient in enumerate(((1, -1, 2, -3), (-1, 4, 1, 1), (0, 0, 1, 1), (5, 5, 5, -5)), start=1):
+        weights = step(engine, gradient)
+        average.update()
+        decay = min(0.25, (1 + number) / (10 + number))  # 2/11, 3/12, then the limit
+        expected = decay * expected + (1 - decay) * weights
+        torch.testing.assert_close(whole(average), expected)
     assert average.steps == 4
 
 
-def test_swapping_restores_the_exact_bits(module):
-    average = MovingAverage(module, 0.9)
-    set_all(module, 0.1)
-    average.update(module)
-    own = [parameter.clone() for parameter in module.parameters()]
-    with average.swapped_into(module):
-        assert torch.equal(module.weight, average.values["weight"])
-        assert not torch.equal(module.weight, own[0])
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), own, strict=True))
+@pytest.mark.parametrize("stage", STAGES)
+def test_in_bf16_it_averages_the_float32_masters(two_weights, step, stage):
+    engine = two_weights(
+        "training.precision=bf16", f"training.zero_stage={stage}", "optimizer.lr=0.0005", "optimizer.weight_decay=0"
+    )
+    average = MovingAverage(engine, 0.0)  # the average is the last weights
+    assert torch.equal(step(engine, (1, 1, 1, 1)), torch.ones(4))  # bfloat16 cannot see the step
+    average.update()
+    torch.testing.assert_close(whole(average), torch.full((4,), 0.9995), rtol=0, atol=1e-6)
 
 
-def test_swapping_restores_after_an_exception(module):
-    average = MovingAverage(module, 0.9)
-    set_all(module, 0.1)
-    with pytest.raises(KeyError), average.swapped_into(module):
-        raise KeyError
-    assert torch.equal(module.weight, torch.full((2, 3), 0.1))
+def test_the_module_has_it_for_a_while(two_weights, step):
+    engine = two_weights("optimizer.lr=0.1")
+    average = MovingAverage(engine, 0.9)
+    own = step(engine, (1, 1, 1, 1))
+    average.update()
+    with average.in_module():
+        assert torch.equal(torch.cat([engine.model.a, engine.model.b]), whole(average))
+    assert torch.equal(torch.cat([engine.model.a, engine.model.b]), own)
 
 
-def test_state_goes_on_where_it_stopped(module):
-    first = MovingAverage(module, 0.9)
-    set_all(module, 2.0)
-    first.update(module)
-    second = MovingAverage(module, 0.9)
-    second.load_state_dict(first.state_dict())
+def test_state_goes_on_where_it_stopped(two_weights, step):
+    engine = two_weights("optimizer.lr=0.1")
+    first = MovingAverage(engine, 0.9)
+    step(engine, (1, 2, 3, 4))
+    first.update()
+    second = MovingAverage(engine, 0.9)
+    second.load(first.steps, copy_of(first))
     for average in (first, second):
-        average.update(module)
+        average.update()
     assert first.steps == second.steps == 2
-    assert torch.equal(first.values["bias"], second.values["bias"])
+    assert torch.equal(whole(first), whole(second))
 
 
-def test_state_of_other_parameters_is_refused(module):
-    state = MovingAverage(nn.Linear(3, 2, bias=False), 0.9).state_dict()
-    with pytest.raises(RuntimeError, match="bias"):
-        MovingAverage(module, 0.9).load_state_dict(state)
+def test_state_of_other_parameters_is_refused(two_weights):
+    average = MovingAverage(two_weights(), 0.9)
+    state = copy_of(average)
+    del state["b"]
+    with pytest.raises(RuntimeError, match="'b'"):
+        average.load(0, state)

@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
+from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
-from lisa_video.training.engine import deepspeed_config, parameter_groups
+from lisa_video.training.deepspeed_config import deepspeed_config, parameter_groups
+from lisa_video.training.engine import Fragment
 
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
 # With a large eps AdamW's first step is almost linear in the gradient: the update shows what was clipped to.
 LINEAR = ("optimizer.lr=1000", "optimizer.eps=1000", "optimizer.weight_decay=0")
 
@@ -39,7 +41,8 @@ def test_the_dictionary_is_derived_from_the_config(tiny_config):
 def test_only_trainable_weights_move(two_weights, step, stage):
     engine = two_weights(f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.weight_decay=0")
     assert torch.allclose(step(engine, (1, -2, 3, -4)), torch.tensor([0.9, 1.1, 0.9, 1.1]), atol=1e-5)
-    assert torch.equal(engine.model.frozen, torch.ones(2))
+    with engine.gathered(engine.model.frozen):
+        assert torch.equal(engine.model.frozen, torch.ones(2))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -101,6 +104,8 @@ def test_bf16_trains_float32_masters(two_weights, step, stage):
     for _ in range(15):
         moved = step(engine, (1, 1, 1, 1))
     torch.testing.assert_close(moved, torch.full((4,), 0.992), rtol=0, atol=0.002)
+    masters = torch.cat([values for _, values in engine.whole(engine.masters())])
+    torch.testing.assert_close(masters, torch.full((4,), 0.992), rtol=0, atol=1e-5)  # finer than bfloat16
 
 
 def test_new_layers_and_the_decoder_have_rates_of_their_own(tiny_config):
@@ -121,3 +126,39 @@ def test_a_plain_config_has_one_group(tiny_config):
     config = tiny_config()
     groups = parameter_groups(build_denoiser(config, build_backbone(config.backbone)), config)
     assert [group["rate"] for group in groups] == [1.0]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_optimizer_works_in_host_memory_too(two_weights, step, stage):
+    offloaded = ["training.offload_optimizer=true", *["training.offload_parameters=true"] * (stage == 3)]
+    engine = two_weights(f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.weight_decay=0", *offloaded)
+    assert torch.allclose(step(engine, (1, -2, 3, -4)), torch.tensor([0.9, 1.1, 0.9, 1.1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_other_weights_are_held_for_a_while(two_weights, step, stage, precision):
+    engine = two_weights(f"training.zero_stage={stage}", f"training.precision={precision}", "optimizer.lr=0.0005")
+    before = step(engine, (1, 1, 1, 1))
+    masters = dict(engine.whole(engine.masters()))
+    fives = {name: Fragment(start, torch.full_like(values, 5)) for name, (start, values) in engine.masters().items()}
+    with pytest.raises(KeyError), engine.holding(fives):
+        loss = engine.model(torch.ones(3, dtype=engine.model.a.dtype), torch.ones(1, dtype=engine.model.a.dtype))
+        assert loss == 20  # as a preview calls it, not through the engine
+        raise KeyError
+    assert all(torch.equal(value, masters[name]) for name, value in engine.whole(engine.masters()))
+    after = step(engine, (1, 1, 1, 1))
+    torch.testing.assert_close(after, before, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("training.zero_stage=0", "training.offload_optimizer=true"),
+        ("training.zero_stage=2", "training.offload_parameters=true"),
+        ("training.zero_stage=2", "training.shard_frozen=false"),
+    ],
+)
+def test_what_a_stage_does_not_have_is_refused(tiny_config, wrong):
+    with pytest.raises(UserError, match="need"):
+        tiny_config(*wrong)

@@ -5,6 +5,7 @@ Each start costs seconds, so a few runs serve all tests of this file.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -22,15 +23,16 @@ from safetensors.torch import load_file
 
 from lisa_video.config.load import load_config
 from lisa_video.pose.keypoint_net import KeypointNet
-from lisa_video.train import main
 from lisa_video.training.metrics import read_metrics
 from lisa_video.training.trainer import Trainer
 
 pytestmark = pytest.mark.launcher
 
-# Six steps, a report each, checkpoints after 2, 4 and 6. A larger eps keeps rounding of gradients near 0 from
-# becoming whole steps of Adam, so that losses can be compared between engines.
-SETTINGS = ("training.max_steps=6", "optimizer.eps=1e-3")
+# A report each step. A larger eps keeps rounding of gradients near 0 from becoming whole steps of Adam, so that losses
+# can be compared between engines.
+SETTINGS = ("optimizer.eps=1e-3", "diagnostics.held_out_every=0", "training.micro_batch_size=1")
+TWENTY = (*SETTINGS, "training.max_steps=20", "training.checkpoint_every=18", "training.export_every=6")
+SIX = (*SETTINGS, "training.max_steps=6")
 TIMEOUT = 600  # seconds; a start takes about 15 on two free cores, and a rank left alone would wait for 1800
 
 
@@ -49,17 +51,29 @@ class Launcher:
 
     def start(self, name: str, *overrides: str) -> subprocess.Popen[str]:
         """Start a run in the folder `name`, as the leader of a process group."""
+        arguments = [str(self.config), f"run_dir={self.folder / name}", *overrides]
+        return self._start("--module", "lisa_video.train", *arguments)
+
+    def _start(self, *program: str) -> subprocess.Popen[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
-        program = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", port]
-        arguments = ["--module", "lisa_video.train", str(self.config), f"run_dir={self.folder / name}", *overrides]
+        launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2", "--master_port", port]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(program + arguments, env=self.environment, text=True, start_new_session=True, **pipes)
+        return subprocess.Popen([*launcher, *program], env=self.environment, text=True, start_new_session=True, **pipes)
 
     def run(self, name: str, *overrides: str) -> tuple[int, str]:
         """Exit status and output of a run."""
-        process = self.start(name, *overrides)
+        return self._ended(self.start(name, *overrides))
+
+    def run_all(self, *runs: tuple[str, ...]) -> None:
+        """Train several runs, (name, override, ...), one after the other in one process group."""
+        program = [str(Path(__file__).with_name("many_runs.py")), str(self.config), str(self.folder)]
+        status, output = self._ended(self._start(*program, *(" ".join(run) for run in runs)))
+        assert status == 0, output
+
+    @staticmethod
+    def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
         try:
             output, _ = process.communicate(timeout=TIMEOUT)
         finally:
@@ -68,7 +82,7 @@ class Launcher:
 
     def trained(self, name: str, *overrides: str) -> Path:
         """Folder of a run that must succeed."""
-        status, output = self.run(name, *SETTINGS, *overrides)
+        status, output = self.run(name, *SIX, *overrides)
         assert status == 0, output
         return self.folder / name
 
@@ -82,31 +96,46 @@ def launcher(tmp_path_factory, tiny_settings) -> Launcher:
 
 
 @pytest.fixture(scope="module")
-def stage_0(launcher) -> Path:
-    """Stage 0; previews of one clip, so one rank has none."""
-    preview = ("preview.every=6", "preview.num_clips=1", "preview.detector=keypoint_net")
-    return launcher.trained("stage_0", "training.zero_stage=0", *preview)
+def alone(launcher) -> Path:
+    """One process with twice the micro-batch."""
+    overrides = (*TWENTY, "training.micro_batch_size=2", f"run_dir={launcher.folder / 'alone'}")
+    Trainer(load_config(launcher.config, overrides)).run()
+    return launcher.folder / "alone"
 
 
 @pytest.fixture(scope="module")
-def stage_1(launcher) -> Path:
-    """Stage 1; previews of three clips, scored by a detector with random weights."""
+def runs(launcher, alone) -> Path:
+    """Folder of `stage_0` to `stage_3` with previews of one clip or of three, `offload`, and `from_one`: two ranks that
+    go on from the checkpoint of one after 18 steps."""
     torch.manual_seed(0)
     KeypointNet(size=32, width=8, feature_dim=8, depth=1).save_pretrained(launcher.folder / "detector")
     detector = f"preview.detector={launcher.folder / 'detector'}"
-    return launcher.trained("stage_1", "training.zero_stage=1", "preview.every=3", "preview.num_clips=3", detector)
+    shutil.copytree(alone, launcher.folder / "from_one")
+    shutil.rmtree(launcher.folder / "from_one/checkpoints/step-00000020")
+    one = ("preview.num_clips=1",)
+    in_host_memory = ("training.offload_optimizer=true", "training.offload_parameters=true", "training.max_steps=3")
+    launcher.run_all(
+        ("stage_0", *TWENTY, "training.zero_stage=0", "preview.every=20", *one, "preview.detector=keypoint_net"),
+        ("stage_1", *TWENTY, "training.zero_stage=1", "preview.every=10", "preview.num_clips=3", detector),
+        ("stage_2", *TWENTY, "training.zero_stage=2"),
+        ("stage_3", *TWENTY, "training.zero_stage=3", "preview.every=20", *one),
+        ("offload", *SETTINGS, "training.zero_stage=3", *in_host_memory),
+        ("from_one", *TWENTY, "training.zero_stage=1"),
+    )
+    folder: Path = launcher.folder
+    return folder
 
 
 @pytest.fixture(scope="module")
-def stage_2(launcher) -> Path:
+def killed(launcher) -> Path:
     """Stage 2, killed with SIGKILL between its first checkpoint and its end, then started again."""
-    run_dir: Path = launcher.folder / "stage_2"
-    process = launcher.start("stage_2", *SETTINGS, "training.zero_stage=2")
+    run_dir: Path = launcher.folder / "killed"
+    process = launcher.start("killed", *SIX, "training.zero_stage=2")
     _wait_until(lambda: len(read_metrics(run_dir)) >= 3, process)
     _kill_group(process)
     assert not (run_dir / "done.json").exists()
     assert 2 <= max(row["step"] for row in read_metrics(run_dir)) < 6
-    resumed: Path = launcher.trained("stage_2", "training.zero_stage=2")
+    resumed: Path = launcher.trained("killed", "training.zero_stage=2")
     return resumed
 
 
@@ -127,33 +156,53 @@ def _wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
-def losses(run_dir: Path) -> list[float]:
+def losses(run_dir: Path, steps: int = 20) -> list[float]:
     """Losses and gradient norm of each step, flat."""
     rows = [row for row in read_metrics(run_dir) if "denoising" in row]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]  # each once, also after a kill
-    return [row[name] for row in rows for name in ("denoising", "lisa", "gradient_norm")]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # each once, also after a kill
+    return [row[name] for row in rows[:steps] for name in ("denoising", "lisa", "gradient_norm")]
 
 
-def exported(run_dir: Path) -> dict[str, torch.Tensor]:
-    """The published side branch."""
-    return load_file(run_dir / "weights/side_branch/diffusion_pytorch_model.safetensors")
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    """The published side branch in a folder of weights."""
+    return load_file(folder / "side_branch/diffusion_pytorch_model.safetensors")
 
 
-def test_one_process_with_twice_the_micro_batch_gives_the_same_losses(stage_0, stage_1, stage_2, tiny_config):
-    config = tiny_config(*SETTINGS, "training.micro_batch_size=4")
-    Trainer(config).run()
-    alone = losses(Path(config.run_dir))
-    assert losses(stage_0) == pytest.approx(alone, abs=1e-5)
-    assert losses(stage_1) == pytest.approx(alone, abs=1e-5)
-    assert losses(stage_2) == pytest.approx(alone, abs=1e-5)
-    for run_dir in (stage_0, stage_1):
-        torch.testing.assert_close(exported(run_dir), exported(Path(config.run_dir)), rtol=0, atol=1e-5)
+@pytest.mark.parametrize("name", ["stage_0", "stage_1", "stage_2", "stage_3"])
+def test_two_ranks_at_any_stage_give_the_losses_of_one_process(runs, alone, name):
+    assert losses(runs / name) == pytest.approx(losses(alone), abs=1e-5)
+    torch.testing.assert_close(exported(runs / name / "weights"), exported(alone / "weights"), rtol=0, atol=1e-5)
 
 
-def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(stage_1, stage_2):
-    # Stages 1 and 2 shard different things but sum the same numbers in the same order.
-    assert losses(stage_2) == losses(stage_1)
-    torch.testing.assert_close(exported(stage_2), exported(stage_1), rtol=0, atol=0)
+def test_host_memory_gives_them_too(runs, alone):
+    assert losses(runs / "offload") == pytest.approx(losses(alone, steps=3), abs=1e-5)
+
+
+def test_two_ranks_go_on_from_the_checkpoint_of_one(runs, alone):
+    assert losses(runs / "from_one") == pytest.approx(losses(alone), abs=1e-5)
+    facts = json.loads((runs / "from_one/done.json").read_text(encoding="utf-8"))
+    assert facts["ranks"] == 2 and facts["clips_per_step"] == 2
+    left = {path.name for path in (runs / "from_one/checkpoints").iterdir() if path.is_dir()}
+    assert left == {"step-00000018", "step-00000020"}  # nothing of the conversion
+
+
+@pytest.mark.parametrize("stage", ["0", "1", "3"])
+def test_one_rank_goes_on_from_the_checkpoint_of_two(launcher, runs, alone, tmp_path, caplog, stage):
+    shutil.copytree(runs / f"stage_{stage}", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000020")
+    overrides = (*TWENTY, f"training.zero_stage={stage}", "training.micro_batch_size=2", f"run_dir={tmp_path / 'run'}")
+    trainer = Trainer(load_config(launcher.config, overrides))
+    assert trainer.step == 18 and trainer.samples_seen == 36
+    assert stage == "0" or "was written by 2 ranks and this run has 1: converting it" in caplog.text
+    assert "clips now" not in caplog.text  # a step has as many clips as before
+    trainer.run()
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(runs, killed):
+    assert losses(killed) == losses(runs / "stage_2", steps=6)
+    before = exported(runs / "stage_2/weights_at/step-00000006")
+    torch.testing.assert_close(exported(killed / "weights"), before, rtol=0, atol=0)
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_says_so(launcher):
@@ -175,40 +224,23 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_so(launcher):
     assert [row["step"] for row in read_metrics(run_dir)] == [*rows, saved + 1]
 
 
-def test_previews_of_fewer_clips_than_ranks_and_of_a_rest(stage_0, stage_1):
-    assert len(list((stage_0 / "previews").iterdir())) == 1
-    assert len(list((stage_1 / "previews").iterdir())) == 2 * 3  # after 3 and 6 steps
-    for run_dir, steps in ((stage_0, [6]), (stage_1, [3, 6])):
-        assert [row["step"] for row in read_metrics(run_dir) if "pck_0.1" in row] == steps
+def test_previews_of_fewer_clips_than_ranks_and_of_a_rest(runs):
+    assert len(list((runs / "stage_0/previews").iterdir())) == 1
+    assert len(list((runs / "stage_3/previews").iterdir())) == 1
+    assert len(list((runs / "stage_1/previews").iterdir())) == 2 * 3  # after 10 and 20 steps
+    for name, steps in (("stage_0", [20]), ("stage_1", [10, 20])):
+        assert [row["step"] for row in read_metrics(runs / name) if "pck_0.1" in row] == steps
 
 
-def test_no_extension_is_compiled(launcher, stage_1):
+def test_no_extension_is_compiled(launcher, runs):
     assert not (launcher.folder / "extensions").exists()
 
 
-def test_a_mistake_is_told_once_and_ends_with_status_2(launcher, stage_1):
-    status, output = launcher.run("stage_1", *SETTINGS, "preview.every=3", "optimizer.lr=0.5")
+def test_a_mistake_is_told_once_and_ends_with_status_2(launcher, killed):
+    status, output = launcher.run("killed", *SIX, "training.zero_stage=2", "optimizer.lr=0.5")
     assert status == 2
     assert output.count("error: ") == 1 and "optimizer.lr: 0.001 -> 0.5" in output
     assert "Traceback" not in output
-
-
-def test_sharded_checkpoints_of_two_ranks_are_refused_by_one(launcher, stage_1, tmp_path, capfd):
-    shutil.copytree(stage_1, tmp_path / "run")
-    arguments = [str(launcher.config), f"run_dir={tmp_path / 'run'}", *SETTINGS, "training.max_steps=7"]
-    assert main([*arguments, "training.zero_stage=1"]) == 2
-    message = "step-00000006: checkpoint written by 2 ranks, this run has 1. Remedy: resume with the same number"
-    assert message in capfd.readouterr().err
-
-
-def test_whole_checkpoints_of_two_ranks_serve_one(launcher, stage_0, tmp_path):
-    shutil.copytree(stage_0, tmp_path / "run")
-    arguments = [str(launcher.config), f"run_dir={tmp_path / 'run'}", *SETTINGS, "training.max_steps=7"]
-    trainer = Trainer(load_config(arguments[0], [*arguments[1:], "training.zero_stage=0"]))
-    assert trainer.samples_seen == 6 * 2 * 2  # steps, clips, ranks
-    trainer.run()
-    assert trainer.samples_seen == 6 * 2 * 2 + 2
-    assert [row["step"] for row in read_metrics(tmp_path / "run") if "denoising" in row] == [1, 2, 3, 4, 5, 6, 7]
 
 
 BROKEN_ON_RANK_1 = '''
@@ -227,7 +259,7 @@ def build(path, options):
 def test_a_fault_on_one_rank_ends_all(launcher):
     (launcher.folder / "own").mkdir()
     (launcher.folder / "own/broken.py").write_text(BROKEN_ON_RANK_1, encoding="utf-8")
-    status, output = launcher.run("broken", *SETTINGS, "backbone.name=own.broken")
+    status, output = launcher.run("broken", *SIX, "backbone.name=own.broken")
     assert status == 1
     assert output.count("RuntimeError: broken on rank 1") == 1
     assert not (launcher.folder / "broken/done.json").exists()

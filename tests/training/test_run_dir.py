@@ -16,6 +16,7 @@ from lisa_video.training.run_dir import check_unchanged, claim_run_dir, differen
         "training.log_every=7",
         "training.checkpoint_every=7",
         "training.keep_checkpoints=7",
+        "training.micro_batch_size=7",
         "preview.every=7",
         "sampling.num_steps=7",
         "data.num_workers=1",
@@ -30,7 +31,7 @@ def test_what_may_change(tiny_config, override):
     [
         ("optimizer.lr=0.5", "optimizer.lr: 0.001 -> 0.5"),
         ("seed=3", "seed: 0 -> 3"),
-        ("training.micro_batch_size=3", "training.micro_batch_size: 2 -> 3"),
+        ("training.precision=bf16", "training.precision: fp32 -> bf16"),
         ("training.zero_stage=2", "training.zero_stage: 1 -> 2"),
         ("data.size=[32,40]", "data.size: [32, 32] -> [32, 40]"),
         ("backbone.options.frames_per_chunk=2", "backbone.options.frames_per_chunk: None -> 2"),

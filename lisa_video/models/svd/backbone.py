@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import final
 
 from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.resnet import SpatioTemporalResBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +24,8 @@ class SVDBackbone(Backbone):
     Args:
         unet: the pretrained network; its parameters lose their gradients here.
     """
+
+    units = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
     def __init__(self, unet: UNetSpatioTemporalConditionModel) -> None:
         super().__init__()
