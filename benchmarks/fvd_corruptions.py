@@ -1,6 +1,6 @@
 """Does FVD notice spoilt videos? Six corruptions at four strengths, each against the same clips as they were.
 
-    python benchmarks/fvd_corruptions.py demo=runs/demo/videos walkers=clips --clips 32 --cache runs/fvd_corruptions
+    python benchmarks/fvd_corruptions.py real=clips demo=runs/demo/videos --clips 24 --cache runs/fvd_corruptions
     python benchmarks/fvd_corruptions.py demo=runs/demo/videos ... --only noise,blur        # a part, into the cache
 
 Features are kept clip by clip in the cache, so a killed study continues. The clips of a folder are drawn by a fixed
@@ -112,7 +112,7 @@ def plot(sets: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", help="NAME=FOLDER of videos")
+    parser.add_argument("folders", nargs="+", help="NAME=FOLDER of videos, or NAME=FOLDER@CLIPS")
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--extractor", default="i3d")
@@ -126,8 +126,10 @@ def main() -> None:
     kinds = arguments.only.split(",") if arguments.only else list(STRENGTHS)
     sets = {}
     for named in arguments.folders:
-        name, _, folder = named.partition("=")
-        sets[name] = study(VideoFolder(folder, protocol), extractor, arguments.clips, kinds, arguments.cache)
+        name, _, place = named.partition("=")
+        folder, _, clips = place.partition("@")
+        count = int(clips or arguments.clips)
+        sets[name] = study(VideoFolder(folder, protocol), extractor, count, kinds, arguments.cache)
         for kind, rows in sets[name]["scores"].items():
             print(f"{name} {kind}: FVD " + " ".join(f"{row['fvd']:.1f}" for row in rows))
     if arguments.only:
@@ -137,7 +139,8 @@ def main() -> None:
         "frames": protocol.to_json(), "features": extractor.protocol, "covariance": "unbiased, float64",
         "interval": f"95 % bootstrap over clips with their copies, {DRAWS} draws, centred, seed {SEED}",
         "kernel": "(x.y / D + 1)^3 over different pairs, without partners; error by jackknife",
-        "clips": f"{arguments.clips} of each folder, seed {SEED}", "strengths": STRENGTHS, "meanings": MEANINGS,
+        "clips": {name: found["clips"] for name, found in sets.items()} | {"seed": SEED},
+        "strengths": STRENGTHS, "meanings": MEANINGS,
     }  # fmt: skip
     write_json(arguments.out, {"protocol_id": protocol_id(facts), "protocol": facts, "sets": sets})
     plot(sets, arguments.plot)
