@@ -29,7 +29,7 @@ def plan_clips(path: Path, probe: Probe, shots: Shots, settings: ClipSettings) -
     for shot in shots.shots:
         for start, num_frames in cut(Span(start=shot.start + trim, end=max(shot.start + trim, shot.end - trim)),
                                      stride, settings.min_frames, settings.max_frames):  # fmt: skip
-            last = min(start + num_frames * stride, len(index)) - 1
+            last = start + (num_frames - 1) * stride
             seconds = float((index.pts[last] - index.pts[start]) * index.time_base)
             clips.append(
                 ClipPlan(

@@ -76,7 +76,8 @@ class ClipPlan(Record):
         start: first frame.
         num_frames: frames taken.
         stride: distance of the frames taken.
-        fps: frames per second of the video within the clip (not of the frames taken), from its timestamps.
+        fps: frames per second of the video (not of the frames taken) from the first frame taken to the last, from its
+            timestamps.
     """
 
     clip_id: str

@@ -150,7 +150,7 @@ def _pose_dependencies(settings: BuildSettings) -> Any:
 STEPS = (
     Step("probe", 1, "probe", Probe, lambda s: _without(s.probe, "timeout_s"), _probe, "probe.timeout_s"),
     Step("shots", 1, "shots", Shots, lambda s: _without(s.shots, "timeout_s"), _shots, "shots.timeout_s"),
-    Step("clips", 1, "shots", Clips, lambda s: _without(s.clips), _clips, "shots.timeout_s"),
+    Step("clips", 2, "shots", Clips, lambda s: _without(s.clips), _clips, "shots.timeout_s"),
     Step("poses", 1, "poses", Poses, _pose_dependencies, _poses, "poses.timeout_s"),
     Step("verdicts", 1, "filter", Verdicts, lambda s: _without(s.filters), _verdicts, "poses.timeout_s"),
 )

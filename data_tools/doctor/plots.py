@@ -67,7 +67,7 @@ def sparkline(values: Sequence[float] | np.ndarray, limits: Limits | None) -> Ma
     if not len(numbers) or numbers.min() == numbers.max():
         return Markup("")
     counts, edges = _binned(numbers, _SPARK_BINS)
-    step, top = _SPARK_WIDTH / _SPARK_BINS, max(counts.max(), 1)
+    step, top = _SPARK_WIDTH / len(counts), max(counts.max(), 1)
     parts = []
     for place, count in enumerate(counts):
         if count:
@@ -89,13 +89,13 @@ def sparkline(values: Sequence[float] | np.ndarray, limits: Limits | None) -> Ma
 
 
 def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and edges; whole numbers of a small range get a bar each."""
+    """Counts and edges; whole numbers of a small range get a bar each, few values get few bars."""
     low, high = float(values.min()), float(np.quantile(values, _TRIMMED))
     if (values == values.round()).all() and values.max() - low < bins:
         edges = np.arange(low - 0.5, values.max() + 1)
     else:
         high = high if high > low else low + max(abs(low), 1) * 0.1
-        edges = np.linspace(low, high, bins + 1)
+        edges = np.linspace(low, high, min(bins, 4 + round(2 * len(values) ** 0.5)) + 1)
     return np.histogram(np.clip(values, edges[0], edges[-1]), edges)
 
 

@@ -131,7 +131,7 @@ def accounts(build: BuildRecords) -> list[dict[str, Any]]:
         rows.append({
             "what": KINDS[row.kind] + (f": {detail}" if detail else ""),
             "kind": row.kind,
-            "seconds": as_duration(row.seconds),
+            "seconds": as_duration(row.seconds) if row.seconds else counted(row.files, "file"),
             "clips": counted(row.clips, "clip") if row.clips else "",
             "width": f"{100 * row.seconds / longest:.2f}",
         })  # fmt: skip

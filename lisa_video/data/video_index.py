@@ -37,8 +37,8 @@ class VideoIndex:
             frames are evenly spaced.
         time_base: seconds.
         timed: whether a frame can be found by its time; else only by counting from the first one.
-        plain: whether decord numbers the frames in the same way: no frame is cut off or turned, and none refers to
-            frames before a key frame.
+        plain: whether decord numbers the frames in the same way: no frame is cut off or turned, none refers to frames
+            before a key frame, and there are as many as the container claims.
         codec: name, such as "h264".
         width: of the frames as shown, pixels.
         height: likewise.
@@ -126,6 +126,7 @@ def _index(path: str, size: int, mtime_ns: int, max_pixels: int | None) -> Video
         ]
         rate, time_base = stream.average_rate or stream.guessed_rate, stream.time_base
         timed = container.format.name in _TIMED and all(pts is not None for pts, _, _ in packets)
+        honest = stream.frames in (0, len(packets))  # decord reserves memory for the number that is claimed, and aborts
         name = context.codec.canonical_name
     turns, first_size = _first_frame(path)
     first_key = next((place for place, packet in enumerate(packets) if packet[1]), None)
@@ -139,7 +140,7 @@ def _index(path: str, size: int, mtime_ns: int, max_pixels: int | None) -> Video
         raise _unreadable(path, "no frame in it is shown")
     cut_off = first_key > 0 or any(discarded for _, _, discarded in packets)
     height, width = first_size if turns % 2 == 0 else first_size[::-1]
-    plain = timed and not leading and not cut_off and turns == 0 and name != "av1"
+    plain = timed and honest and not leading and not cut_off and turns == 0 and name != "av1"
     return VideoIndex(np.sort(pts), Fraction(time_base), timed, plain, name, width, height, turns, keys)
 
 
@@ -180,5 +181,5 @@ def _unreadable(path: str | Path, why: str) -> VideoReadError:
     return VideoReadError(
         f"not a readable video ({why})",
         where=path,
-        remedy="replace or convert the file (H.264 in MP4 is safe), or leave the clip out of the manifest",
+        remedy="replace or convert the file (H.264 in MP4 is safe), or leave it out",
     )

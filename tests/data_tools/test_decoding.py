@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 
@@ -80,6 +82,19 @@ def test_variable_rate_is_measured_and_carried_into_clips(tmp_path):
     shots = Shots(shots=(Span(start=0, end=30), Span(start=30, end=60)), damaged=(), decoded_frames=60)
     clips = plan_clips(tmp_path / "vfr.mp4", record, shots, ClipSettings())
     assert [clip.fps for clip in clips.clips] == pytest.approx([25, 25 / 3], rel=1e-3)
+
+
+def test_a_claim_of_four_billion_frames_is_not_believed(tmp_path):
+    encode(tmp_path / "x.mp4", numbered(20), g=5)
+    data = bytearray((tmp_path / "x.mp4").read_bytes())
+    place = data.index(b"stts") + 12  # number of frames in the first run of equal distances
+    data[place : place + 4] = b"\xff" * 4
+    (tmp_path / "x.mp4").write_bytes(data)
+    assert probe_video(tmp_path / "x.mp4", ProbeSettings()).num_frames == 20
+    # In a process of its own: decord would abort this one.
+    code = "import sys, numpy; from lisa_video.data.video_io import read_frames as r; r(sys.argv[1], numpy.arange(20))"
+    command = [sys.executable, "-c", code, str(tmp_path / "x.mp4")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])

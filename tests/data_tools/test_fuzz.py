@@ -87,7 +87,7 @@ def fuzzed(tmp_path_factory, demo_clips, encode_video) -> SimpleNamespace:
         for _ in range(random.integers(1, 3)):
             if len(data) > 16 and (b"mdat" in data):
                 MUTATIONS[case // len(originals) % len(MUTATIONS)](data, random)
-        (videos / f"case {case:05d}.mp4").write_bytes(data)
+        (videos / f"mutant {case:05d}.mp4").write_bytes(data)
     settings = load_settings(BuildSettings, NO_FILTERS, SETTINGS)
     done = run_command("build", folder / "out", settings, videos=videos, progress=False)
     return SimpleNamespace(videos=videos, out=folder / "out", done=done, settings=settings)
@@ -105,7 +105,7 @@ def test_every_file_is_used_or_listed_with_its_reason(fuzzed):
     short = sum(row.files for row in summary.rows if row.kind in ("short_shot", "left_over"))
     unnamed = {path.name for path in fuzzed.videos.iterdir()} - used - listed
     assert len(unnamed) <= duplicates + short, unnamed
-    assert used & {path for path in listed if path.startswith("case")}, "no file was saved in part"
+    assert used & {path for path in listed if path.startswith("mutant")}, "no file was saved in part"
 
 
 def test_nothing_good_is_lost_and_all_that_is_kept_can_be_read(fuzzed):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,7 +85,7 @@ def test_nothing_good_is_lost(mixed_folder, built):
     (claimed,) = [record for record in records if record.source == "claims hours.mp4"]
     assert claimed.num_frames * claimed.frame_stride == 16  # not the hours of its header
     (varied,) = [record for record in records if record.source == "variable rate.mp4"]
-    assert varied.fps == pytest.approx(25 * 7 / 11)  # 7 steps of 1, 1, 3, 1, 1, 1, 3 of 1/25 s
+    assert varied.fps == pytest.approx(25 * 6 / 8)  # from frame 0 to 6, at 1, 2, 3, 6, 7, 8, 9 times 1/25 s
 
 
 def test_the_second_time_nothing_is_done(built, build):
@@ -91,6 +93,24 @@ def test_the_second_time_nothing_is_done(built, build):
     again = run(build(built.out))
     assert again.returncode == 3 and "nothing to do: all is as it was" in again.stdout, again.stderr
     assert {path: path.stat().st_mtime_ns for path in built.out.rglob("*") if path.name != "build.lock"} == before
+
+
+def test_the_doctor_tells_of_all_that_was_dropped(mixed_folder, built, tmp_path):
+    out = shutil.copytree(built.out, mixed_folder.videos.parent / "examined")  # it names the videos relative to itself
+    program = [str(Path(sys.executable).parent / "lisa-video"), "data", "doctor", str(out), "--workers", "1"]
+    done = run([*program, "filters.seen.min=2"])
+    assert done.returncode == 0 and "Healthy" in done.stdout, done.stderr
+    page = (out / "doctor/doctor.html").read_text(encoding="utf-8")
+    for line in quarantine(out).values():
+        assert all(html.escape(line[part]) in page for part in ("reason", "remedy")), line
+    numbers = json.loads((out / "doctor/doctor.json").read_text(encoding="utf-8"))
+    clips = list(iter_records(out / "manifest.jsonl"))
+    assert numbers["clips"] == len(clips) and numbers["quarantined"] == len(mixed_folder.bad)
+    assert numbers["rules"]["seen"]["broken"] == len(clips)  # all measured against the limit that was given
+    os.truncate((out / clips[0].keypoints), 100)
+    assert run(program).returncode == 3
+    worse = json.loads((out / "doctor/doctor.json").read_text(encoding="utf-8"))
+    assert not worse["healthy"] and clips[0].clip_id in {problem["clip_id"] for problem in worse["problems"]}
 
 
 def test_killed_at_random_moments_it_loses_nothing(built, build, tmp_path):
