@@ -84,7 +84,7 @@ class RankMemory:
         return int(self.peak * _FRAGMENTATION + _OVERHEAD)
 
 
-def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool) -> RankMemory:
+def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool, shard_frozen: bool = True) -> RankMemory:
     """Memory of one rank.
 
     Args:
@@ -92,12 +92,13 @@ def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool) -> 
         layout: how state is split.
         ranks: of the run.
         bf16: whether weights are computed in bf16, with float32 copies in the optimizer.
+        shard_frozen: whether stage 3 splits the frozen network too.
     """
     width, trained, stage = (2 if bf16 else 4), trace.trainable, layout.stage
     split = ranks if stage else 1
     owned = -(-trained // split)  # what this rank's optimizer owns
     spread = ranks if stage == 3 else 1
-    weights, frozen = width * trained // spread, width * trace.frozen // spread
+    weights, frozen = width * trained // spread, width * trace.frozen // (spread if shard_frozen else 1)
     own_copies = bf16 or stage > 0
     optimizer, average = (12 if own_copies else 8) * owned, 4 * owned
     gradients = width * (owned if stage >= 2 else trained)
@@ -113,7 +114,9 @@ def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool) -> 
         optimizer = average = step = 0
         gradients = 0 if stage >= 2 else gradients
     if layout.offload_parameters:
-        host, weights, frozen = host + weights + frozen, 0, 0
+        host, weights = host + weights, 0
+        if shard_frozen:
+            host, frozen = host + frozen, 0
     codec = 4 * trace.codec
     fixed = frozen + codec + weights + optimizer + average
     passes = [(size, size + int(share * gradients)) for size, share in trace.activations]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lisa_video.config.schema import RunConfig
@@ -35,8 +35,7 @@ class RunPlan:
     def chosen(self) -> Layout:
         """The layout that the config asks for."""
         training = self.config.training
-        offload = [getattr(training, f"offload_{what}", False) for what in ("optimizer", "parameters")]
-        return next(layout for layout in LAYOUTS if layout == Layout(training.zero_stage, *offload))
+        return Layout(training.zero_stage, training.offload_optimizer, training.offload_parameters)
 
     @property
     def fits(self) -> bool | None:
@@ -75,12 +74,12 @@ class RunPlan:
             f"{trace.frozen / 1e6:,.1f}M frozen, {trace.trainable / 1e6:,.1f}M trained, {trace.codec / 1e6:,.1f}M VAE "
             f"and image encoder; {trace.flops / 1e12:,.1f} TFLOP a micro-batch",
             "",
-            f"{'GB on each GPU':<30}" + "".join(f"{name:>12}" for name in _COLUMNS),
+            f"{'GB on each GPU':<38}" + "".join(f"{name:>12}" for name in _COLUMNS),
         ]
         for layout, memory in self.memory.items():
             mark = "*" if layout == self.chosen else " "
             cells = "".join(f"{getattr(memory, name) / 1e9:12.1f}" for name in _COLUMNS)
-            lines.append(f"{mark} {_describe(layout):<28}{cells}")
+            lines.append(f"{mark} {_describe(layout):<36}{cells}")
         return "\n".join([*lines, "", "* as configured; host: memory of the machine, not of the GPU", *self._verdict()])
 
     def _verdict(self) -> list[str]:
@@ -107,10 +106,10 @@ def plan_run(config: RunConfig, ranks: int, gpu_bytes: int | None = None, *, cou
         UserError: see `trace_step`.
     """
     trace = trace_step(config, count_flops=count_flops)
-    bf16 = config.training.precision == "bf16"
-    return RunPlan(
-        config, ranks, gpu_bytes, trace, {layout: rank_memory(trace, layout, ranks, bf16=bf16) for layout in LAYOUTS}
-    )
+    kind = {"bf16": config.training.precision == "bf16", "shard_frozen": config.training.shard_frozen}
+    plan = RunPlan(config, ranks, gpu_bytes, trace, {})
+    layouts = LAYOUTS if plan.chosen in LAYOUTS else (*LAYOUTS, plan.chosen)
+    return replace(plan, memory={layout: rank_memory(trace, layout, ranks, **kind) for layout in layouts})
 
 
 def remedies(plan: RunPlan) -> list[tuple[str, int]]:
@@ -123,7 +122,7 @@ def remedies(plan: RunPlan) -> list[tuple[str, int]]:
     for setting, changed in _smaller(plan):
         after = plan_run(changed, plan.ranks)
         saved.append((setting, now - after.memory[after.chosen].needed))
-    for layout in LAYOUTS[LAYOUTS.index(plan.chosen) + 1 :]:
+    for layout in plan.memory:
         saved.append((" ".join(layout.overrides), now - plan.memory[layout].needed))
     return sorted([entry for entry in saved if entry[1] > 0], key=lambda entry: -entry[1])
 
@@ -151,5 +150,6 @@ def _with(config: RunConfig, section: str, **changes: Any) -> RunConfig:
 
 
 def _describe(layout: Layout) -> str:
-    where = {(False, False): "", (True, False): ", optimizer on host", (True, True): ", all on host"}
-    return f"ZeRO {layout.stage}{where[layout.offload_optimizer, layout.offload_parameters]}"
+    moved = {"optimizer": layout.offload_optimizer, "weights": layout.offload_parameters}
+    where = " and ".join(name for name, there in moved.items() if there)
+    return f"ZeRO {layout.stage}" + (f", {where} on host" if where else "")

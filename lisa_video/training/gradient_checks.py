@@ -33,7 +33,8 @@ def check_gradients_at_once(optimizer: Any) -> None:
 def joint_norm(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm over all elements, float32 scalar."""
     norms = torch._foreach_norm(tensors, 2, dtype=torch.float32)
-    return torch.linalg.vector_norm(torch.stack(norms))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
 
 
 def not_finite(tensors: list[Tensor]) -> Tensor:
