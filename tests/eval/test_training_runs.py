@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,12 @@ def test_a_run_of_other_settings_is_found_before_any_starts(runs, monkeypatch, t
     monkeypatch.setattr(training_runs._Starter, "train", lambda *_: pytest.fail("started"))
     with pytest.raises(UserError, match=r"other settings.*optimizer\.lr"):
         train_runs(runs("b", "a"))
+
+
+def test_a_request_to_stop_reaches_the_runs_and_ends_with_75(runs):
+    """Whether the first run is still starting or done by then, the second is not begun."""
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(SystemExit) as stopped:
+        train_runs(runs("a", "b"), at_once=1)
+    assert stopped.value.code == 75
+    assert not (runs("b")[0].folder / "training.log").exists() and not runs("b")[0].is_finished()
