@@ -30,7 +30,7 @@ pytestmark = pytest.mark.launcher
 
 # A report each step. A larger eps keeps rounding of gradients near 0 from becoming whole steps of Adam, so that losses
 # can be compared between engines.
-SETTINGS = ("optimizer.eps=1e-3", "diagnostics.held_out_every=0", "training.micro_batch_size=1")
+SETTINGS = ("optimizer.eps=1e-3", "optimizer.lr=3e-4", "diagnostics.held_out_every=0", "training.micro_batch_size=1")
 TWENTY = (*SETTINGS, "training.max_steps=20", "training.checkpoint_every=18", "training.export_every=6")
 SIX = (*SETTINGS, "training.max_steps=6")
 TIMEOUT = 600  # seconds; a start takes about 15 on two free cores, and a rank left alone would wait for 1800
@@ -239,7 +239,7 @@ def test_no_extension_is_compiled(launcher, runs):
 def test_a_mistake_is_told_once_and_ends_with_status_2(launcher, killed):
     status, output = launcher.run("killed", *SIX, "training.zero_stage=2", "optimizer.lr=0.5")
     assert status == 2
-    assert output.count("error: ") == 1 and "optimizer.lr: 0.001 -> 0.5" in output
+    assert output.count("error: ") == 1 and "optimizer.lr: 0.0003 -> 0.5" in output
     assert "Traceback" not in output
 
 
