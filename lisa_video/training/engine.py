@@ -173,9 +173,10 @@ class Engine:
 
         Every rank must exhaust it.
         """
+        device = distributed.local_device()  # asks the driver
         for name, p in self.parameters.items():
             shape = p.ds_shape if self.stage == 3 else p.shape
-            full = torch.zeros(shape.numel(), device=distributed.local_device())
+            full = torch.zeros(shape.numel(), device=device)
             if name in fragments:
                 start, values = fragments[name]
                 full[start : start + len(values)] = values

@@ -91,10 +91,9 @@ def test_partners_are_found_by_name_and_the_others_reported(make_videos, folder,
         pair(VideoFolder(make_videos(tmp_path / "other", {"x": 4}), ClipProtocol(4)), fake)
 
 
-def test_work_is_done_ahead_but_not_far(monkeypatch):
-    monkeypatch.setattr("eval.videos._AHEAD", 3)
+def test_work_is_done_ahead_but_not_far():
     taken = []
-    results = ahead(lambda item: item * item, (taken.append(item) or item for item in range(50)))
+    results = ahead(lambda item: item * item, (taken.append(item) or item for item in range(50)), most=3)
     assert [next(results), next(results)] == [0, 1]
     assert taken == [0, 1, 2, 3, 4]
     assert list(results) == [item * item for item in range(2, 50)]

@@ -97,8 +97,9 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def assert_same_bits(run: Outcome, other: Outcome) -> None:
     """Weights, average, exported weights and all metrics."""
     assert run.rows == other.rows
-    assert run.states.keys() == other.states.keys()
-    assert [name for name, value in run.states.items() if not torch.equal(value, other.states[name])] == []
+    own, others = run.states, other.states
+    assert own.keys() == others.keys()
+    assert [name for name, value in own.items() if not torch.equal(value, others[name])] == []
     assert [name for name, value in run.exported.items() if not torch.equal(value, other.exported[name])] == []
 
 
