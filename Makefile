@@ -21,7 +21,7 @@ quickstart: setup
 	$(BIN)/lisa-video quickstart
 
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .
