@@ -94,13 +94,22 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
+def differences(own: dict[str, Tensor], others: dict[str, Tensor], atol: float = 0.0) -> list[str]:
+    """Tensors that differ by more than `atol`, each with how many of its values do, and by how much at most."""
+    assert own.keys() == others.keys()
+    gaps = {name: (value.double() - others[name].double()).abs() for name, value in own.items()}
+    return [
+        f"{name}: {int((gap > atol).sum())} of {gap.numel()} by up to {gap.max():.2g}"
+        for name, gap in gaps.items()
+        if not (gap <= atol).all()
+    ]
+
+
 def assert_same_bits(run: Outcome, other: Outcome) -> None:
     """Weights, average, exported weights and all metrics."""
     assert run.rows == other.rows
-    own, others = run.states, other.states
-    assert own.keys() == others.keys()
-    assert [name for name, value in own.items() if not torch.equal(value, others[name])] == []
-    assert [name for name, value in run.exported.items() if not torch.equal(value, other.exported[name])] == []
+    assert differences(run.states, other.states) == []
+    assert differences(run.exported, other.exported) == []
 
 
 @pytest.fixture
@@ -129,6 +138,25 @@ def run_in(folder: Path, settings: dict[str, Any], *overrides: str) -> Outcome:
 def train(tiny_settings, tmp_path) -> Callable[..., Outcome]:
     """`train("name", "training.max_steps=2")`: a run in the folder `name`, in this process."""
     return lambda name, *overrides: run_in(tmp_path / name, tiny_settings, *overrides)
+
+
+@pytest.fixture
+def leaves_no_trace(train) -> Callable[[Outcome], None]:
+    """`leaves_no_trace(run)`: trains once more, without what `run` did beside its training, and compares.
+
+    A disturbed random number would move weights by about a learning rate, 1e-3. In CI, once in some hundred runs, one
+    bias came out otherwise than in all other runs of its process, with every loss and all else equal to the bit: that
+    rounding, whose cause is not known, is not what these tests look for.
+    """
+
+    def check(run: Outcome) -> None:
+        other = train("without", SMOOTH)
+        rows = [row for row in run.rows if "denoising" in row]
+        assert [{name: row[name] for name in same} for row, same in zip(rows, other.rows, strict=True)] == other.rows
+        assert differences(run.states, other.states, atol=1e-8) == []
+        assert differences(run.exported, other.exported, atol=1e-8) == []
+
+    return check
 
 
 @pytest.fixture(scope="session")

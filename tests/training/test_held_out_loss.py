@@ -56,14 +56,13 @@ def test_only_the_weights_move_it(tiny_config, parts):
     assert measure(model)[0].controlled != values[1][0].controlled
 
 
-def test_it_is_logged_at_its_interval_and_changes_no_bit(train, plain):
+def test_it_is_logged_at_its_interval_and_leaves_no_trace(train, leaves_no_trace):
     run = train("run", "optimizer.eps=1e-3", "diagnostics.held_out_every=2", "diagnostics.held_out_clips=50")
     rows = [row for row in run.rows if "held_out" in row]
     assert [row["step"] for row in rows] == [2, 3]
     assert rows[0].keys() >= {"held_out_ratio", "held_out/quantile_0.25", "held_out_ratio/quantile_0.75"}
     assert rows[0]["held_out"] != rows[1]["held_out"]
-    assert all(torch.equal(value, plain.exported[name]) for name, value in run.exported.items())
-    assert [row["denoising"] for row in run.rows if "denoising" in row] == [row["denoising"] for row in plain.rows]
+    leaves_no_trace(run)
 
 
 def test_metrics_are_means_and_ratios_of_sums(tiny_config, parts):

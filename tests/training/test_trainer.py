@@ -90,9 +90,8 @@ def test_zero_stages_agree_on_one_rank(train, plain, stage):
     assert_close(train("other", SMOOTH, *stage), plain)
 
 
-def test_gradient_checkpointing_changes_no_bit(train, plain, same_bits):
-    recomputed = train("recomputed", SMOOTH, "training.gradient_checkpointing=true")
-    same_bits(recomputed, plain)  # that memory is saved is tested with the plan
+def test_gradient_checkpointing_changes_nothing(train, leaves_no_trace):
+    leaves_no_trace(train("recomputed", SMOOTH, "training.gradient_checkpointing=true"))  # memory: the plan's tests
 
 
 def test_bf16_stays_near_float32(train, plain):
