@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
-from benchmarks.convergence.__main__ import _arms
+from benchmarks.convergence.__main__ import _arms, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
 from eval.benchmark import BenchmarkConfig
@@ -82,3 +87,47 @@ def test_arms_that_differ_in_what_a_race_shares_are_refused(tiny_config_file) ->
     )
     with pytest.raises(UserError, match="differs from the first arm in noise"):
         _arms(settings, "m", 0, [])
+
+
+@pytest.fixture
+def experiment(tiny_config_file, tmp_path):
+    """File of an experiment of two arms, two steps and two checkpoints."""
+    file = tmp_path / "experiment.yaml"
+    settings = {
+        "title": "which?", "base": str(tiny_config_file), "out": str(tmp_path / "out"), "seeds": [0, 1],
+        "arms": {"plain": ["lisa=null"], "lisa": []}, "checkpoints": 2, "eval_clips": 2,
+        "overrides": [*_SETTINGS, "training.max_steps=2"],
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_manifest, tmp_path) -> None:
+    for seed in (0, 1):
+        assert _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed).exit_code == 0
+    again = _run("train", experiment, "--manifest", tiny_manifest, "--seed", 1)
+    assert "done already" in again.output
+    assert _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json").exit_code == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    plain, lisa = found["arms"]
+    for arm in (plain, lisa):
+        loss = arm["held-out loss"]
+        assert loss["steps"] == arm["PCK@0.1"]["steps"] == [0, 1, 2]
+        assert loss["value"] == pytest.approx(np.mean(loss["per_seed"], axis=0))
+        assert [[row["step"] for row in rows] for rows in arm["losses"]] == [[1, 2]] * 2  # of each seed
+        frozen, last = loss["value"][0], loss["value"][-1]
+        # The mean of the levels' ratios is not quite the ratio of their means.
+        assert np.mean(arm["levels"][-1]) == pytest.approx(last / frozen, rel=0.05)
+    assert plain["held-out loss"]["value"][0] == lisa["held-out loss"]["value"][0]  # the frozen network alone
+    assert plain["held-out loss"]["value"][-1] != lisa["held-out loss"]["value"][-1]
+    assert lisa["held-out loss"]["speed_up_over"]["plain"]["target"] == plain["held-out loss"]["value"][-1]
+    assert (tmp_path / "found.png").stat().st_size > 10_000
+
+
+def test_results_without_a_finished_seed_are_refused(experiment, tiny_manifest, tmp_path) -> None:
+    with pytest.raises(UserError, match="no seed is finished"):
+        _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")

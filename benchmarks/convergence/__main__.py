@@ -148,10 +148,11 @@ def _losses(arm: Arm) -> dict[str, float]:
 
 def _keep(folder: Path, step: int, findings: Findings, ids: tuple[str, ...], losses: dict[str, Any]) -> None:
     """The poses of each checkpoint, and the clips of the newest."""
-    np.savez_compressed(folder / f"found-{step:06d}.npz", xy=findings.xy, score=findings.score, ids=np.array(ids))
+    found = {"xy": findings.xy, "score": findings.score, "errors": findings.errors}
+    np.savez_compressed(folder / f"found-{step:06d}.npz", **found, ids=np.array(ids))
     np.savez(folder / "videos.npz", videos=findings.videos, ids=np.array(ids), step=step)
     with open(folder / "curve.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, "held_out": findings.held_out, **losses}) + "\n")
+        file.write(json.dumps({"step": step, **losses}) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ class Findings(NamedTuple):
     Attributes:
         xy: (N, F, K, 2) joints found in the samples, pixels.
         score: (N, F, K).
-        held_out: `LEVELS` mean squared errors, at the middles of equally likely ranges of the noise level.
+        errors: (N, LEVELS) squared error of each held-out clip, at the middles of equally likely ranges of the noise
+            level.
         videos: (N, F, H, W, 3) uint8, the samples.
     """
 
     xy: np.ndarray
     score: np.ndarray
-    held_out: list[float]
+    errors: np.ndarray
     videos: np.ndarray
 
 
@@ -67,10 +68,10 @@ class Examiner:
         people = self.detector.find(videos.reshape(-1, *videos.shape[2:]))
         xy = np.stack([person.xy[0] for person in people]).reshape(*videos.shape[:2], -1, 2)
         score = np.stack([person.score[0] for person in people]).reshape(*videos.shape[:2], -1)
-        return Findings(xy, score, self._held_out(pipeline.denoiser, poses), videos)
+        return Findings(xy, score, self._errors(pipeline.denoiser, poses), videos)
 
     @torch.no_grad()
-    def _held_out(self, model: ControlledDenoiser, poses: Tensor | None) -> list[float]:
+    def _errors(self, model: ControlledDenoiser, poses: Tensor | None) -> np.ndarray:
         clips, process, settings = self.clips, self.parts.backbone.process, self.config.conditioning
         x0 = clips.latents
         noise = normal(x0.shape[1:], _SEED, clips.ids, "held-out noise", x0.device)
@@ -87,5 +88,6 @@ class Examiner:
         for level in build_sigmas(self.config.noise).icdf(quantiles):
             sigma = level.expand(len(x0))
             prediction = model(process.add_noise(x0, noise, sigma), sigma, condition, poses).controlled
-            errors.append(float((prediction - process.target(x0, noise, sigma)).double().square().mean()))
-        return errors
+            errors.append((prediction - process.target(x0, noise, sigma)).square().mean(dim=(1, 2, 3, 4)))
+        by_clip: np.ndarray = torch.stack(errors, dim=1).cpu().numpy()
+        return by_clip

@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.convergence.figure import draw_curves
 from eval.benchmark import BenchmarkConfig
-from eval.learning_curves import LearningCurve, speed_up
+from eval.learning_curves import LearningCurve, SpeedUp, speed_up
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import SampleKey
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.manifest import Manifest, file_digest
+from lisa_video.errors import UserError
 from lisa_video.pose.accuracy import count_correct
 from lisa_video.pose.keypoints import Keypoints
 
 THRESHOLD = 0.1
+PCK, LOSS = f"PCK@{THRESHOLD:g}", "held-out loss"
+Kept = Mapping[str, np.ndarray]
+"""What `train` wrote at a checkpoint."""
+Sums = tuple[np.ndarray, np.ndarray]
+"""(N,) part and (N,) whole of each clip; a score is the one's sum over the other's."""
 
 
 def write_results(settings: BenchmarkConfig, manifest: str, out: Path) -> None:
-    """Score every checkpoint that all seeds have, and write one JSON file."""
+    """Score every checkpoint that all finished seeds have, write one JSON file, and a figure beside it.
+
+    Raises:
+        UserError: no seed has been trained to its end.
+    """
     folder = Path(settings.out)
     seeds = sorted(int(path.parent.name.removeprefix("seed-")) for path in folder.glob("seed-*/done.json"))
+    if not seeds:
+        raise UserError("no seed is finished", where=str(folder), remedy="run `train` for some seeds first")
     done = [json.loads((folder / f"seed-{seed}" / "done.json").read_text(encoding="utf-8")) for seed in seeds]
     truth = _truth(settings, manifest)
-    arms = list(settings.arms)
-    curves = {arm: _curve(folder, arm, seeds, truth) for arm in arms}
-    baseline = curves[arms[0]]
-    rows: list[dict[str, Any]] = []
-    for arm, curve in curves.items():
-        low, high = curve.band()
-        rows.append({
-            "arm": arm, "overrides": settings.arms[arm], "steps": curve.steps.tolist(),
-            "pck": curve.accuracy.tolist(), "low": low.tolist(), "high": high.tolist(),
-            "pck_per_seed": curve.accuracy_per_seed.tolist(),
-            "held_out": _held_out(folder, arm, seeds, curve.steps),
-            "losses": _losses(folder, arm, seeds),
-            "speed_up": {other: asdict(speed_up(curves[other], curve)) for other in arms if other != arm},
-        })  # fmt: skip
+    curves = {
+        PCK: [_curve(folder, arm, seeds, partial(_joints, truth), percent=True) for arm in settings.arms],
+        LOSS: [_curve(folder, arm, seeds, _errors, percent=False) for arm in settings.arms],
+    }
     summary = {
         "title": settings.title,
         "note": settings.note,
         "protocol": {
-            "metric": f"PCK@{THRESHOLD:g} of the box diagonal against the driving keypoints, micro average",
+            PCK: "share of joints within a tenth of the box diagonal from the driving keypoints, over all clips",
+            LOSS: "mean squared error of held-out clips at the middles of 5 equally likely ranges of the noise level",
             "detector": "lisa_video/assets/keypoint_net",
             "held_out_clips": len(truth),
             "manifest_digest": file_digest(manifest),
@@ -54,16 +60,43 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path) -> None:
             "trained_by": "python -m benchmarks.convergence (arms of a seed share clips, noise and the frozen pass)",
         },
         "runs": [{key: value for key, value in facts.items() if key != "experiment"} for facts in done],
-        "arms": rows,
-    }
+        "arms": [
+            {
+                "arm": arm, "overrides": settings.arms[arm], "levels": _levels(folder, arm, seeds),
+                "losses": _losses(folder, arm, seeds), **{name: _numbers(place, of) for name, of in curves.items()},
+            }
+            for place, arm in enumerate(settings.arms)
+        ],
+    }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    print(f"baseline: {arms[0]}, {100 * baseline.accuracy[-1]:.1f} % after {baseline.steps[-1]} steps")
-    for row in rows:
-        ratio = row["speed_up"].get(arms[0], {}).get("ratio")
-        text = "-" if ratio is None else f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-        pck, low, high = (100 * row[key][-1] for key in ("pck", "low", "high"))
-        print(f"{row['arm']:24s} PCK {pck:5.1f} [{low:.1f}, {high:.1f}]  speed-up {text}")
+    draw_curves(curves, settings.title, out.with_suffix(".png"))
+    _print(curves)
+
+
+def _numbers(place: int, curves: list[LearningCurve]) -> dict[str, Any]:
+    curve = curves[place]
+    low, high = curve.band()
+    return {
+        "steps": curve.steps.tolist(), "value": curve.values.tolist(), "low": low.tolist(), "high": high.tolist(),
+        "per_seed": curve.values_per_seed.tolist(),
+        "speed_up_over": {other.arm: asdict(speed_up(other, curve)) for other in curves if other is not curve},
+    }  # fmt: skip
+
+
+def _print(curves: dict[str, list[LearningCurve]]) -> None:
+    for measure, of_arms in curves.items():
+        print(f"{measure}: steps to the last value of {of_arms[0].arm}")
+        for curve in of_arms:
+            low, high = curve.band()
+            gain = "" if curve is of_arms[0] else _times(speed_up(of_arms[0], curve))
+            print(f"  {curve.arm:24s} {curve.values[-1]:.4f} [{low[-1]:.4f}, {high[-1]:.4f}]  {gain}")
+
+
+def _times(result: SpeedUp) -> str:
+    if result.ratio is None:
+        return "never"
+    return f"{result.ratio.value:.2f} [{result.ratio.low:.2f}, {result.ratio.high:.2f}] times fewer"
 
 
 def _truth(settings: BenchmarkConfig, manifest: str) -> dict[str, Keypoints]:
@@ -77,48 +110,63 @@ def _truth(settings: BenchmarkConfig, manifest: str) -> dict[str, Keypoints]:
     return {clip.clip_id: clip.keypoints for clip in clips}
 
 
-def _counts(path: Path, truth: dict[str, Keypoints]) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) joints found within the threshold, and (N,) to be found."""
-    with np.load(path) as file:
-        xy, score, ids = file["xy"], file["score"], file["ids"].tolist()
-    assert ids == list(truth)
+def _joints(truth: dict[str, Keypoints], kept: Kept) -> Sums:
+    """Joints found within the threshold in each clip, and joints to be found."""
     person = np.zeros(1, np.int64)
     counts = [
-        count_correct(Keypoints(xy[n][:, None], score[n][:, None], person), truth[name], (THRESHOLD,))
-        for n, name in enumerate(ids)
+        count_correct(Keypoints(xy[:, None], score[:, None], person), truth[name], (THRESHOLD,))
+        for name, xy, score in zip(kept["ids"].tolist(), kept["xy"], kept["score"], strict=True)
     ]
     return np.array([int(c.correct.sum()) for c in counts]), np.array([int(c.visible.sum()) for c in counts])
 
 
-def _curve(folder: Path, arm: str, seeds: list[int], truth: dict[str, Keypoints]) -> LearningCurve:
-    places = [folder / f"seed-{seed}" for seed in seeds]
-    kept = [{int(path.stem.removeprefix("found-")) for path in (place / arm).glob("found-*.npz")} for place in places]
-    steps = sorted(set.intersection(*kept))
-    correct, visible = [], np.zeros(0)
-    for place in places:
-        floor, visible = _counts(place / "floor" / "found-000000.npz", truth)
-        correct.append([floor, *(_counts(place / arm / f"found-{step:06d}.npz", truth)[0] for step in steps)])
-    return LearningCurve(arm, np.array([0, *steps]), tuple(seeds), np.array(correct), visible)
+def _errors(kept: Kept) -> Sums:
+    """Mean error over noise levels of each clip, each counting once."""
+    errors = kept["errors"].mean(axis=1)
+    return errors, np.ones(len(errors), np.int64)
 
 
-def _rows(folder: Path, arm: str, seed: int) -> list[dict[str, Any]]:
-    text = (folder / f"seed-{seed}" / arm / "curve.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+def _checkpoints(folder: Path, arm: str, seeds: list[int]) -> list[int]:
+    kept = [{_step(path) for path in (folder / f"seed-{seed}" / arm).glob("found-*.npz")} for seed in seeds]
+    return sorted(set.intersection(*kept))
 
 
-def _held_out(folder: Path, arm: str, seeds: list[int], steps: np.ndarray) -> list[list[float]]:
-    """Error over that of the frozen network by checkpoint and noise level, mean over seeds; 1: no control."""
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("found-"))
+
+
+def _read(path: Path, measure: Callable[[Kept], Any]) -> Any:
+    with np.load(path) as kept:
+        return measure(kept)
+
+
+def _curve(folder: Path, arm: str, seeds: list[int], measure: Callable[[Kept], Sums], percent: bool) -> LearningCurve:
+    steps, parts, whole = _checkpoints(folder, arm, seeds), [], np.zeros(0)
+    for seed in seeds:
+        place = folder / f"seed-{seed}"
+        files = [place / "floor/found-000000.npz", *(place / arm / f"found-{step:06d}.npz" for step in steps)]
+        sums = [_read(file, measure) for file in files]
+        parts.append([part for part, _ in sums])
+        whole = sums[0][1]  # the same of all
+    rising = np.array([0, *steps])
+    return LearningCurve(
+        arm, rising, tuple(seeds), np.array(parts), whole, lower_is_better=not percent, percent=percent
+    )
+
+
+def _levels(folder: Path, arm: str, seeds: list[int]) -> list[list[float]]:
+    """Held-out error over that of the frozen network by checkpoint and noise level, mean over seeds; 1: no control."""
     ratios = []
     for seed in seeds:
-        frozen = np.array(_rows(folder, "floor", seed)[0]["held_out"])
-        by_step = {row["step"]: np.array(row["held_out"]) / frozen for row in _rows(folder, arm, seed)}
-        ratios.append([by_step.get(int(step), np.ones_like(frozen)) for step in steps])
+        place = folder / f"seed-{seed}"
+        frozen = _read(place / "floor/found-000000.npz", lambda kept: kept["errors"].mean(axis=0))
+        files = [place / arm / f"found-{step:06d}.npz" for step in _checkpoints(folder, arm, seeds)]
+        ratios.append([_read(file, lambda kept: kept["errors"].mean(axis=0)) / frozen for file in files])
     mean: list[list[float]] = np.mean(ratios, axis=0).round(5).tolist()
     return mean
 
 
 def _losses(folder: Path, arm: str, seeds: list[int]) -> list[list[dict[str, Any]]]:
-    return [
-        [{key: row[key] for key in ("step", "denoising", "lisa", "residual")} for row in _rows(folder, arm, seed)]
-        for seed in seeds
-    ]
+    """Training losses of each seed, means between checkpoints."""
+    texts = [(folder / f"seed-{seed}" / arm / "curve.jsonl").read_text(encoding="utf-8") for seed in seeds]
+    return [[json.loads(line) for line in text.splitlines()] for text in texts]

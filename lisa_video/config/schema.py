@@ -5,7 +5,7 @@ Batch size, accumulation, clipping and precision are said here once; the DeepSpe
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -53,6 +53,7 @@ class BranchConfig(Section):
 class LISAConfig(Section):
     """The auxiliary decoder; `lisa: null` is the plain ControlNet baseline."""
 
+    variant: Literal["paper"] | None = None  # "paper": `PUBLISHED`, and nothing else is let in
     layer: str = "down_5"  # branch feature that is decoded
     weight: Annotated[float, Field(ge=0)] = 0.2  # lambda
     decay_samples: Annotated[int, Field(ge=0)] = 0  # clips over which lambda falls linearly to 0; 0: constant
@@ -61,6 +62,23 @@ class LISAConfig(Section):
     last_init: Literal["zero", "default"] = "zero"  # "zero" as published
     decoder_rate: Annotated[float, Field(gt=0)] = 1.0  # learning rate of the decoder, in units of optimizer.lr
     every: Positive = 1  # k: the loss is computed on every k-th micro-batch, k times as heavy; cheaper and noisier
+
+    PUBLISHED: ClassVar[dict[str, Any]] = {
+        "weight": 0.2, "decay_samples": 0, "noise_weight": "uniform", "temporal_pooling": True, "last_init": "zero",
+        "decoder_rate": 1.0, "every": 1,
+    }  # fmt: skip
+    """LISA as in the paper, in its form for video (`docs/method.md`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_in_variant(cls, values: Any) -> Any:
+        """`variant: paper` stands for all of `PUBLISHED`, whatever the defaults are or become."""
+        if not isinstance(values, dict) or values.get("variant") != "paper":
+            return values
+        others = [name for name, value in cls.PUBLISHED.items() if values.get(name, value) != value]
+        if others:
+            raise ValueError(f"variant: paper leaves no choice of {', '.join(others)}: remove them, or the variant")
+        return {**cls.PUBLISHED, **values}
 
 
 class NoiseConfig(Section):

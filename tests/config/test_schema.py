@@ -28,6 +28,15 @@ def test_lisa_null_is_the_baseline():
     assert config(lisa=None).lisa is None
 
 
+def test_variant_paper_is_the_published_lisa():
+    paper = config(lisa={"variant": "paper", "layer": "mid"}).lisa
+    assert paper is not None and paper.layer == "mid"
+    assert {name: getattr(paper, name) for name in paper.PUBLISHED} == paper.PUBLISHED
+    assert config(lisa={"variant": "paper", "weight": 0.2}).lisa is not None  # says the same
+    with pytest.raises(ValidationError, match="variant: paper leaves no choice of weight, last_init"):
+        config(lisa={"variant": "paper", "weight": 1.0, "last_init": "default"})
+
+
 def test_settings_are_fixed_once_read():
     with pytest.raises(ValidationError, match="frozen"):
         config().optimizer.lr = 1.0
