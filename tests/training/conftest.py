@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lisa_video.config.load import dump_config, load_config, parse_config
+from lisa_video.data.cache import ClipCache, Request, frames_store
+from lisa_video.data.manifest import Manifest
+from lisa_video.data.order import epoch_order
 from lisa_video.distributed import prepare_environment
 from lisa_video.training.engine import Engine, start_process_group
 from lisa_video.training.metrics import read_metrics
@@ -163,3 +168,34 @@ def leaves_no_trace(train) -> Callable[[Outcome], None]:
 def plain(tiny_settings, tmp_path_factory) -> Outcome:
     """Three steps with nothing changed but `SMOOTH`; others are compared with it."""
     return run_in(tmp_path_factory.mktemp("plain") / "run", tiny_settings, SMOOTH)
+
+
+def poison(cache: Path, row: int) -> None:
+    """Overwrite the latents of a training clip with NaN, in the shard of a float32 cache."""
+    reader = ClipCache(str(cache))
+    number, count = int(reader.table["frames"][row]), 8
+    (window,) = reader.windows(Request(frames_store((32, 32)), number, 0, count, ("latents",)))
+    latents = window["latents"]
+    assert latents.dtype == np.float32 and np.isfinite(latents).all()
+    found = 0
+    for shard in (cache / frames_store((32, 32))).glob("*.bin"):
+        content = shard.read_bytes()
+        for frame in latents:
+            found += content.count(frame.tobytes())
+            content = content.replace(frame.tobytes(), np.full_like(frame, float("nan")).tobytes())
+        shard.write_bytes(content)
+    assert found == count
+
+
+@pytest.fixture(scope="session")
+def poisoned(tiny_cache, tiny_manifest, tmp_path_factory) -> tuple[Path, str, int]:
+    """A cache with a clip whose latents are NaN, its name, and its first position in the order of seed 1.
+
+    It is late in the first epoch and early in the second: what is loaded ahead holds it when it is left out.
+    """
+    cache = Path(shutil.copytree(tiny_cache, tmp_path_factory.mktemp("poisoned") / "cache"))
+    row = 6
+    first, second = (epoch_order(epoch, 9, 1).tolist().index(row) for epoch in (0, 1))
+    assert (first, 9 + second) == (7, 11)  # steps 4 and 6, of two clips
+    poison(cache, row)
+    return cache, Manifest(tiny_manifest, "train")[row].clip_id, first

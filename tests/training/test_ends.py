@@ -126,6 +126,37 @@ def test_a_killed_launcher_is_no_success_and_leaves_nobody_behind(start, tmp_pat
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
+@pytest.mark.launcher
+def test_a_killed_rank_ends_all_at_once(start, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start("training.watchdog_seconds=1000")
+    wait_until(lambda: len(read_metrics(run_dir)) >= 1 and (run_dir / "ranks/rank-1.json").exists())
+    pids = [pid_of(run_dir, rank) for rank in (0, 1)]
+    os.kill(pids[1], signal.SIGKILL)
+    killed = time.monotonic()
+    status, errors = ended(process)
+    assert status not in (0, 75) and time.monotonic() - killed < 60, errors
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert not (run_dir / "done.json").exists()
+
+
+@pytest.mark.launcher
+def test_a_clip_that_gives_nan_on_one_rank_is_left_out_on_all(start, poisoned, tmp_path):
+    cache, clip_id, position = poisoned
+    settings = ("seed=1", "data.flip_probability=0", "training.quarantine_after=1", "training.max_steps=6")
+    status, errors = ended(start(f"data.cache={cache}", *settings))
+    assert status == 0, errors
+    step, rank = position // 4 + 1, position % 4 // 2  # two clips a rank
+    assert (step, rank) == (2, 1)
+    named = {"clip_id": clip_id, "position": position, "rank": rank}
+    expected = {"step": step, "not_finite": "loss", "clips": [named], "left_out": [clip_id]}
+    assert read_rows(tmp_path / "run/trouble.jsonl") == [expected]
+    skipped = [row for rank in (0, 1) for row in read_rows(tmp_path / f"run/skipped-rank{rank}.jsonl")]
+    assert {row["clip_id"] for row in skipped} == {clip_id}  # in later epochs, whoever would have had it
+    rows = read_metrics(tmp_path / "run")
+    assert [row["nonfinite_steps"] for row in rows] == [int(number >= step) for number in range(1, 7)]
+
+
 def note(begun: int, beats: int, **changes: object) -> dict[str, object]:
     known = {"pid": 1, "host": "a", "step": 3, "stage": "loading clips", "seconds": 9.0, "clips": ["x", "y"]}
     return known | {"begun": begun, "beats": beats} | changes

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from lisa_video.data.cache import ClipCache, Request, frames_store
-from lisa_video.data.manifest import Manifest
-from lisa_video.data.order import epoch_order
 from lisa_video.errors import UserError
 from lisa_video.training.metrics import read_rows
 from lisa_video.training.trouble import Seen, Trouble
 
 NAN = float("nan")
-STAGES = [(stage, precision) for stage in (0, 1, 2) for precision in ("fp32", "bf16")]
-CLIPS, SEED = 9, 1  # of the tiny data set; 2 a step
+STAGES = [(stage, precision) for stage in (0, 1, 2, 3) for precision in ("fp32", "bf16")]
 CACHED = ("seed=1", "data.flip_probability=0", "training.max_steps=6", "training.quarantine_after=1")
 
 
@@ -35,7 +27,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(two_weights, step, stage, pre
     assert disturbed.gradient_norm == sound.gradient_norm
 
 
-@pytest.mark.parametrize("stage", (0, 1, 2))
+@pytest.mark.parametrize("stage", (0, 1, 2, 3))
 def test_one_bad_micro_batch_takes_its_step_with_it(two_weights, step, stage):
     settings = (f"training.zero_stage={stage}", "training.gradient_accumulation=2", "optimizer.lr=0.1")
     disturbed, sound = two_weights(*settings), two_weights(*settings)
@@ -50,37 +42,6 @@ def test_an_infinite_loss_with_finite_gradients_is_thrown_away_too(two_weights, 
     x, y = torch.zeros(3), torch.zeros(1)
     engine.backward_and_step(engine.module(x, y) + float("inf"))
     assert not engine.step_applied
-
-
-def poison(cache: Path, row: int) -> None:
-    """Overwrite the latents of a training clip with NaN, in the shard of a float32 cache."""
-    reader = ClipCache(str(cache))
-    number, count = int(reader.table["frames"][row]), 8
-    (window,) = reader.windows(Request(frames_store((32, 32)), number, 0, count, ("latents",)))
-    latents = window["latents"]
-    assert latents.dtype == np.float32 and np.isfinite(latents).all()
-    found = 0
-    for shard in (cache / frames_store((32, 32))).glob("*.bin"):
-        content = shard.read_bytes()
-        for frame in latents:
-            found += content.count(frame.tobytes())
-            content = content.replace(frame.tobytes(), np.full_like(frame, NAN).tobytes())
-        shard.write_bytes(content)
-    assert found == count
-
-
-@pytest.fixture(scope="module")
-def poisoned(tiny_cache, tiny_manifest, tmp_path_factory) -> tuple[Path, str, int]:
-    """A cache with a clip whose latents are NaN, its name, and its first position.
-
-    It is late in the first epoch and early in the second: what is loaded ahead holds it when it is left out.
-    """
-    cache = Path(shutil.copytree(tiny_cache, tmp_path_factory.mktemp("poisoned") / "cache"))
-    row = 6
-    first, second = (epoch_order(epoch, CLIPS, SEED).tolist().index(row) for epoch in (0, 1))
-    assert (first, CLIPS + second) == (7, 11)  # steps 4 and 6
-    poison(cache, row)
-    return cache, Manifest(tiny_manifest, "train")[row].clip_id, first
 
 
 def test_the_clip_is_named_left_out_and_everything_else_stays(train, poisoned, tmp_path):
