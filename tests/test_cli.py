@@ -178,6 +178,19 @@ def test_report_names_the_arms_after_their_folders(command, monkeypatch, tmp_pat
     assert compared == list(zip(names, runs.split(), strict=True))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_change_how_it_is_trained_and_not_what(path):
+    preset, svd = load_config(path), load_config(ROOT / "configs/svd_pose_lisa.yaml")
+    same = {"run_dir", "training", "data"}
+    assert preset.model_dump(exclude=same) == svd.model_dump(exclude=same)
+    height, width, gpus = re.fullmatch(r"svd_(\d+)x(\d+)_(?:4x)?(\d)x\d+gb", path.stem).groups()
+    ranks = int(gpus) * (4 if "_4x8x" in path.stem else 1)
+    assert preset.data.model_dump(exclude={"size"}) == svd.data.model_dump(exclude={"size"})
+    assert preset.data.size == (int(height), int(width))
+    assert preset.training.micro_batch_size * preset.training.gradient_accumulation * ranks == 32
+    assert path.name in (ROOT / "docs/memory.md").read_text(encoding="utf-8")
+
+
 def test_the_two_svd_configs_differ_in_lisa_only():
     lisa, baseline = (load_config(ROOT / f"configs/svd_pose_{arm}.yaml") for arm in ("lisa", "baseline"))
     assert baseline.lisa is None and lisa.lisa is not None

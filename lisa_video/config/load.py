@@ -1,4 +1,7 @@
-"""YAML and `a.b=c` overrides -> settings, and back. Unknown keys are refused with the nearest known one."""
+"""YAML and `a.b=c` overrides -> settings, and back. Unknown keys are refused with the nearest known one.
+
+A file may start from another one: `extends: ../svd_pose_lisa.yaml`, relative to itself, says what it does not say.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from lisa_video.config.schema import RunConfig, Section
 from lisa_video.errors import UserError
 
 SomeSection = TypeVar("SomeSection", bound=Section)
+_EXTENDS = "extends"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -57,14 +61,21 @@ def load_settings(
     return _parse(schema, values, where)
 
 
-def _read_tree(schema: type[Section], path: Path) -> DictConfig:
+def _read_tree(schema: type[Section], path: Path, extending: tuple[Path, ...] = ()) -> DictConfig:
     if not path.is_file():
         raise UserError("no such config file", where=path, remedy="name a file of configs/ or one of your own")
+    if path.resolve() in extending:
+        raise UserError("the file extends itself", where=path, remedy=f"correct `{_EXTENDS}`")
     tree = OmegaConf.load(path)
     if not isinstance(tree, DictConfig):
         raise UserError("the file is not a mapping", where=path, remedy="start from a file of configs/")
+    base = tree.pop(_EXTENDS, None)
     _refuse_unknown(schema, OmegaConf.to_container(tree), str(path))
-    return tree
+    if base is None:
+        return tree
+    merged = OmegaConf.merge(_read_tree(schema, path.parent / str(base), (*extending, path.resolve())), tree)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def parse_config(values: Any, where: str) -> RunConfig:

@@ -155,3 +155,20 @@ def test_dumped_config_is_read_back_equal(minimal, tmp_path):
         config = load_config(minimal, overrides)
         (tmp_path / "dump.yaml").write_text(dump_config(config))
         assert load_config(tmp_path / "dump.yaml") == config
+
+
+def test_a_file_extends_another_one(write, tmp_path):
+    (tmp_path / "base.yaml").write_text("run_dir: runs/x\ndata: {manifest: m, num_frames: 8}\n", encoding="utf-8")
+    (tmp_path / "mid").mkdir()
+    (tmp_path / "mid/mid.yaml").write_text("extends: ../base.yaml\ndata: {size: [64, 96]}\n", encoding="utf-8")
+    config = load_config(write("extends: mid/mid.yaml\nrun_dir: runs/y\n"), ["data.num_frames=4"])
+    assert (config.run_dir, config.data.manifest) == ("runs/y", "m")
+    assert (config.data.num_frames, config.data.size) == (4, (64, 96))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("extends: config.yaml\n", "extends itself"), ("extends: nowhere.yaml\n", "no such config")]
+)
+def test_extending_nothing_or_itself_is_refused(write, text, message):
+    with pytest.raises(UserError, match=message):
+        load_config(write(text))
