@@ -25,7 +25,7 @@ from eval.protocol import clips_digest, protocol_id
 from eval.sample_protocol import data_protocol
 from lisa_video.data.batch import Clip, collate
 from lisa_video.diffusion.sigma import LogNormalSigma
-from lisa_video.objective import loss_terms
+from lisa_video.held_out_loss import denoising_errors
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.randomness import normal
 
@@ -106,8 +106,7 @@ def _losses(
     pipeline: PoseVideoPipeline, clips: Sequence[Clip], sigmas: Float[Tensor, " Q"], job: GenerationJob
 ) -> Float[Tensor, "B Q"]:
     """Loss of each clip at each noise level."""
-    denoiser, contract = pipeline.denoiser, pipeline.contract
-    process, device = denoiser.backbone.process, next(denoiser.parameters()).device
+    contract, device = pipeline.contract, next(pipeline.denoiser.parameters()).device
     batch = collate(clips).to(device)
     keys, x0 = batch.clip_ids, pipeline.codec.encode_video(batch.frames)
     condition = pipeline.codec.encode_reference(
@@ -120,10 +119,8 @@ def _losses(
     pose_maps = batch.pose_maps if job.source == "controlled" else None
     columns = []
     for place, sigma in enumerate(sigmas.tolist()):
-        s = torch.full((len(clips),), sigma, device=device)
         noise = normal(x0.shape[1:], job.seed, keys, f"held-out noise {place}", device)
-        prediction = denoiser(process.add_noise(x0, noise, s), s, condition, pose_maps)
-        columns.append(loss_terms(prediction, process.target(x0, noise, s), s, 0.0).denoising)
+        columns.append(denoising_errors(pipeline.denoiser, x0, noise, sigma, condition, pose_maps))
     return torch.stack(columns, dim=1).cpu()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lisa_video import distributed
@@ -20,12 +21,38 @@ from lisa_video.data.batch import SampleKey, collate
 from lisa_video.data.clips import PoseClipDataset
 from lisa_video.data.manifest import Manifest
 from lisa_video.errors import UserError
-from lisa_video.models.backbone import Codec
+from lisa_video.models.backbone import Codec, Condition
 from lisa_video.models.build import build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.randomness import normal
 
 _SEED = 0  # of the noise: not the run's, so that runs of several seeds are compared at the same noise
+
+
+@torch.no_grad()
+def denoising_errors(
+    model: ControlledDenoiser,
+    x0: Float[Tensor, "B F C h w"],
+    noise: Float[Tensor, "B F C h w"],
+    sigma: float,
+    condition: Condition,
+    pose_maps: Float[Tensor, "B F 3 H W"] | None,
+) -> Float64[Tensor, " B"]:
+    """Mean (m - y)^2 of each clip at one noise level, in the frozen network's prediction space.
+
+    Args:
+        model: on the device of the others.
+        x0: latents.
+        noise: standard normal.
+        sigma: noise level of all clips.
+        condition: of the frozen network.
+        pose_maps: of the branch; None for the frozen network alone.
+    """
+    process = model.backbone.process
+    s = torch.full((len(x0),), sigma, device=x0.device)
+    prediction = model(process.add_noise(x0, noise, s), s, condition, pose_maps).controlled
+    errors: Tensor = (prediction - process.target(x0, noise, s)).double().square().mean(dim=(1, 2, 3, 4))
+    return errors
 
 
 @dataclass(frozen=True)
@@ -83,19 +110,15 @@ class HeldOutLoss:
         values = zip(self.quantiles, self.sigmas, self._means(model, with_branch=True), self._frozen, strict=True)
         return [LevelLoss(*level) for level in values]
 
-    @torch.no_grad()
     def _means(self, model: ControlledDenoiser, *, with_branch: bool) -> list[float]:
-        process = model.backbone.process
         sums = torch.zeros(len(self.sigmas), dtype=torch.float64)
         for clip_id, batch, counts in self._clips:
             x0 = batch.latents
             noise = normal(x0.shape[1:], _SEED, [clip_id], "held-out noise", x0.device)
+            pose_maps = batch.pose_maps if with_branch else None
             for level, sigma in enumerate(self.sigmas):
-                s = torch.full((1,), sigma, device=x0.device)
-                pose_maps = batch.pose_maps if with_branch else None
-                prediction = model(process.add_noise(x0, noise, s), s, batch.condition, pose_maps).controlled
-                if counts:
-                    sums[level] += _mean_square(prediction - process.target(x0, noise, s))
+                error = denoising_errors(model, x0, noise, sigma, batch.condition, pose_maps)
+                sums[level] += counts * error.item()
         total = sum(counts for *_, counts in self._clips)
         gathered = distributed.gather((sums.tolist(), total))
         clips = sum(count for _, count in gathered)
@@ -119,7 +142,3 @@ def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[tuple[st
         batch = collate([dataset[SampleKey(number, number)]]).to(distributed.local_device())
         clips.append((batch.clip_ids[0], encode_batch(codec, batch, told, _SEED), index < chosen))
     return clips
-
-
-def _mean_square(values: Tensor) -> float:
-    return float(values.double().square().mean())

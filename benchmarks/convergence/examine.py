@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.convergence.clips import Clips
 from benchmarks.convergence.race import Arm
 from lisa_video.config.schema import RunConfig
+from lisa_video.held_out_loss import denoising_errors
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.models.build import build_branch, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser
@@ -72,7 +73,7 @@ class Examiner:
 
     @torch.no_grad()
     def _errors(self, model: ControlledDenoiser, poses: Tensor | None) -> np.ndarray:
-        clips, process, settings = self.clips, self.parts.backbone.process, self.config.conditioning
+        clips, settings = self.clips, self.config.conditioning
         x0 = clips.latents
         noise = normal(x0.shape[1:], _SEED, clips.ids, "held-out noise", x0.device)
         condition = self.parts.codec.encode_reference(
@@ -83,11 +84,10 @@ class Examiner:
             motion_bucket_id=settings.motion_bucket_id,
             embedding=clips.embedding,
         )
-        quantiles = (torch.arange(LEVELS, device=x0.device) + 0.5) / LEVELS
-        errors = []
-        for level in build_sigmas(self.config.noise).icdf(quantiles):
-            sigma = level.expand(len(x0))
-            prediction = model(process.add_noise(x0, noise, sigma), sigma, condition, poses).controlled
-            errors.append((prediction - process.target(x0, noise, sigma)).square().mean(dim=(1, 2, 3, 4)))
-        by_clip: np.ndarray = torch.stack(errors, dim=1).cpu().numpy()
+        quantiles = (torch.arange(LEVELS) + 0.5) / LEVELS
+        errors = [
+            denoising_errors(model, x0, noise, sigma, condition, poses)
+            for sigma in build_sigmas(self.config.noise).icdf(quantiles).tolist()
+        ]
+        by_clip: np.ndarray = torch.stack(errors, dim=1).float().cpu().numpy()
         return by_clip
