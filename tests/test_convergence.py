@@ -107,6 +107,9 @@ def _run(*arguments: object) -> Result:
 
 
 def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_manifest, tmp_path) -> None:
+    stale = tmp_path / "out/seed-0/plain"
+    stale.mkdir(parents=True)
+    (stale / "curve.jsonl").write_text('{"step": 7}\n', encoding="utf-8")  # of a run that was killed
     for seed in (0, 1):
         assert _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed).exit_code == 0
     again = _run("train", experiment, "--manifest", tiny_manifest, "--seed", 1)

@@ -6,6 +6,7 @@ It reads the experiments of `lisa-video eval benchmark` (`configs/benchmark/*.ya
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +58,9 @@ def train(
     seconds: Annotated[float | None, typer.Option(help="stop at the last checkpoint before")] = None,
     override: Annotated[list[str] | None, typer.Option(help="setting of all arms")] = None,
 ) -> None:
-    """Train all arms of an experiment with one seed and examine them at its checkpoints; a finished seed is left alone.
+    """Train all arms of an experiment with one seed and examine them at its checkpoints.
+
+    A finished seed is left alone, an unfinished one begins again.
 
     Example: `python -m benchmarks.convergence train configs/benchmark/standard.yaml --manifest M --seed 1`
     """
@@ -66,6 +69,7 @@ def train(
     if (out / "done.json").is_file():
         typer.echo(f"{out}: done already")
         return
+    shutil.rmtree(out, ignore_errors=True)
     configs = _arms(settings, manifest, seed, override or [])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     first = next(iter(configs.values()))
