@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from eval.bootstrap import RESAMPLES, Estimate, mean_estimate
 from eval.clip_pairs import RESIZE, ClipPair, ClipPairs, find_pairs
 from eval.frame_metrics.frechet_frames import FrameFrechet
 from eval.frame_metrics.metric import Column, FrameMetric
-from eval.json_files import without_nan
-from eval.protocol import clips_digest, protocol_id
+from eval.protocol import UnderProtocol, clips_digest
 from lisa_video.data.manifest import file_digest
 from lisa_video.data.video_io import VideoReadError
 from lisa_video.errors import UserError
@@ -29,7 +28,7 @@ MAX_CLIP_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class FrameReport:
+class FrameReport(UnderProtocol):
     """Everything that `eval frames` found out.
 
     Attributes:
@@ -43,7 +42,6 @@ class FrameReport:
         notes: what a reader has to know.
     """
 
-    protocol: dict[str, Any]
     columns: tuple[Column, ...]
     means: dict[str, Estimate]
     fid: dict[str, float | int] | None
@@ -51,16 +49,6 @@ class FrameReport:
     skipped: list[tuple[str, str]]
     omitted: list[tuple[str, str]]
     notes: list[str]
-
-    @property
-    def protocol_id(self) -> str:
-        """Short name of the protocol."""
-        return protocol_id(self.protocol)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; NaN becomes null."""
-        values: dict[str, Any] = without_nan({"protocol_id": self.protocol_id, **asdict(self)})
-        return values
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from eval.generate import GenerationJob, group_size, held_out_clips, load_pipeline
 from eval.json_files import write_json
-from eval.protocol import clips_digest, protocol_id
+from eval.protocol import UnderProtocol, clips_digest
 from eval.sample_protocol import data_protocol
 from lisa_video.data.batch import Clip, collate
 from lisa_video.diffusion.sigma import LogNormalSigma
@@ -34,7 +34,7 @@ QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
-class HeldOutLoss:
+class HeldOutLoss(UnderProtocol):
     """Mean square errors in the frozen network's prediction space.
 
     Attributes:
@@ -44,15 +44,9 @@ class HeldOutLoss:
         losses: N rows of Q.
     """
 
-    protocol: dict[str, Any]
     sigmas: tuple[float, ...]
     clip_ids: tuple[str, ...]
     losses: tuple[tuple[float, ...], ...]
-
-    @property
-    def protocol_id(self) -> str:
-        """Short name of the protocol."""
-        return protocol_id(self.protocol)
 
     @property
     def array(self) -> Float[np.ndarray, "N Q"]:

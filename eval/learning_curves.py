@@ -10,6 +10,7 @@ Intervals draw seeds and clips again with replacement, the same ones for both ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Real
@@ -95,18 +96,38 @@ class SpeedUp:
     reached: float
 
 
+class Difference(NamedTuple):
+    """An arm's value minus the baseline's at each of S checkpoints, with the ends of its 95 % interval."""
+
+    value: Float[np.ndarray, " S"]
+    low: Float[np.ndarray, " S"]
+    high: Float[np.ndarray, " S"]
+
+
+def difference(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> Difference:
+    """Compare an arm with its baseline at equal steps; seeds and clips are drawn together, so what they share is gone.
+
+    Raises:
+        UserError: the two cannot be paired, or have other checkpoints.
+    """
+    _require_pairs(baseline, arm)
+    if not np.array_equal(baseline.steps, arm.steps):
+        raise UserError(
+            f"{arm.arm} and {baseline.arm} have other checkpoints", remedy="score both arms at the same steps"
+        )
+    draws = _draws(baseline, seed)
+    drawn = arm._resampled(*draws) - baseline._resampled(*draws)
+    low, high = np.percentile(drawn, _PERCENTILES, axis=0)
+    return Difference(arm.values - baseline.values, low, high)
+
+
 def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> SpeedUp:
     """Compare an arm with its baseline.
 
     Raises:
         UserError: the two were not trained with the same seeds, or not scored on the same clips.
     """
-    if baseline.seeds != arm.seeds or not np.array_equal(baseline.whole, arm.whole):
-        raise UserError(
-            f"{arm.arm} and {baseline.arm} cannot be paired: seeds {arm.seeds} and {baseline.seeds}, "
-            f"{len(arm.whole)} and {len(baseline.whole)} clips",
-            remedy="train both arms with the same seeds and score them on the same clips",
-        )
+    _require_pairs(baseline, arm)
     draws = _draws(baseline, seed)
     sign = -1.0 if baseline.lower_is_better else 1.0
     theirs, ours = sign * baseline._resampled(*draws), sign * arm._resampled(*draws)
@@ -131,6 +152,15 @@ def first_step(steps: Int[np.ndarray, " S"], accuracy: Float[np.ndarray, " S"], 
     before, after = accuracy[place - 1], accuracy[place]
     share = (target - before) / (after - before)
     return float(steps[place - 1] + share * (steps[place] - steps[place - 1]))
+
+
+def _require_pairs(baseline: LearningCurve, arm: LearningCurve) -> None:
+    if baseline.seeds != arm.seeds or not np.array_equal(baseline.whole, arm.whole):
+        raise UserError(
+            f"{arm.arm} and {baseline.arm} cannot be paired: seeds {arm.seeds} and {baseline.seeds}, "
+            f"{len(arm.whole)} and {len(baseline.whole)} clips",
+            remedy="train both arms with the same seeds and score them on the same clips",
+        )
 
 
 def _ratio(steps_a: np.ndarray, a: np.ndarray, steps_b: np.ndarray, b: np.ndarray) -> float:

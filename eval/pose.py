@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,9 @@ from tqdm import tqdm
 from eval.bootstrap import RESAMPLES
 from eval.clip_pairs import RESIZE, ClipPair, ClipPairs, find_pairs
 from eval.found_poses import FoundPoses
-from eval.json_files import without_nan
 from eval.layouts import common_layout, to_layout
 from eval.pose_metrics import AP_RESAMPLES, PoseScores, PoseTally
-from eval.protocol import clips_digest, protocol_id
+from eval.protocol import UnderProtocol, clips_digest
 from lisa_video.data.geometry import Geometry
 from lisa_video.data.video_io import VideoReadError
 from lisa_video.errors import UserError
@@ -64,7 +63,7 @@ class PoseSettings:
 
 
 @dataclass(frozen=True)
-class PoseResult:
+class PoseResult(UnderProtocol):
     """One convention's scores, with the ceiling and the floor by the same protocol.
 
     Attributes:
@@ -74,20 +73,9 @@ class PoseResult:
         floor: of the true poses of other clips.
     """
 
-    protocol: dict[str, Any]
     scores: PoseScores
     ceiling: PoseScores | None
     floor: PoseScores
-
-    @property
-    def protocol_id(self) -> str:
-        """Short name of the protocol."""
-        return protocol_id(self.protocol)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; NaN becomes null."""
-        values: dict[str, Any] = without_nan({"protocol_id": self.protocol_id, **asdict(self)})
-        return values
 
 
 @dataclass(frozen=True)

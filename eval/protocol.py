@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from eval.json_files import without_nan
 from lisa_video.errors import UserError
 
 
@@ -14,6 +16,23 @@ def protocol_id(protocol: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that stand for a protocol: start of the sha256 of its canonical JSON."""
     canonical = json.dumps(protocol, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class UnderProtocol:
+    """Results of any kind, with everything that the numbers depend on."""
+
+    protocol: dict[str, Any]
+
+    @property
+    def protocol_id(self) -> str:
+        """Short name of the protocol."""
+        return protocol_id(self.protocol)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; NaN becomes null."""
+        values: dict[str, Any] = without_nan({"protocol_id": self.protocol_id, **asdict(self)})
+        return values
 
 
 def require_same_protocol(protocols: Sequence[Mapping[str, Any]]) -> None:

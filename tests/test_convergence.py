@@ -127,7 +127,10 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
         assert np.mean(arm["levels"][-1]) == pytest.approx(last / frozen, rel=0.05)
     assert plain["held-out loss"]["value"][0] == lisa["held-out loss"]["value"][0]  # the frozen network alone
     assert plain["held-out loss"]["value"][-1] != lisa["held-out loss"]["value"][-1]
-    assert lisa["held-out loss"]["speed_up_over"]["plain"]["target"] == plain["held-out loss"]["value"][-1]
+    over = lisa["held-out loss"]["over"]["plain"]
+    assert over["speed_up"]["target"] == plain["held-out loss"]["value"][-1]
+    gaps = np.subtract(lisa["held-out loss"]["value"], plain["held-out loss"]["value"])
+    assert over["difference"]["value"] == pytest.approx(gaps) and over["difference"]["low"][0] == 0
     assert (tmp_path / "found.png").stat().st_size > 10_000
 
 

@@ -105,7 +105,7 @@ def train(
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "experiment": settings.model_dump(mode="json"),
         "overrides": override or [],
-        "run": first.model_dump(mode="json", exclude={"run_dir"}),
+        "run": first.model_dump(mode="json", exclude={"run_dir": True, "data": {"manifest"}}),
     }
     (out / "done.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -115,12 +115,13 @@ def results(
     experiment: Annotated[Path, typer.Argument(help="YAML file of a trained experiment")],
     manifest: Annotated[str, typer.Option(help="data set of all arms")],
     out: Annotated[Path, typer.Option(help="JSON of all numbers")],
+    figure: Annotated[Path | None, typer.Option(help="PNG of the curves; default: beside the numbers")] = None,
 ) -> None:
     """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
 
     Example: `... results configs/benchmark/standard.yaml --manifest M --out benchmarks/results/standard.json`
     """
-    write_results(load_benchmark(experiment), manifest, out)
+    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"))
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:

@@ -1,4 +1,4 @@
-"""The figure of an experiment: each measure against steps, one line an arm, bands over seeds and clips."""
+"""The figure of an experiment: each measure against steps, and how far each arm is from the first one."""
 
 from __future__ import annotations
 
@@ -6,25 +6,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.learning_curves import LearningCurve
+from eval.learning_curves import LearningCurve, difference
 
 
 def draw_curves(curves: Mapping[str, Sequence[LearningCurve]], title: str, path: Path) -> None:
-    """Write a PNG with one panel a measure; arms have the same colour in all."""
-    figure = Figure(figsize=(5 * len(curves), 3.8), dpi=110, layout="constrained")
+    """Write a PNG with a column a measure; below the values, differences with their 95 % intervals."""
+    figure = Figure(figsize=(5 * len(curves), 6.4), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    for place, (measure, of_arms) in enumerate(curves.items()):
-        axes = figure.add_subplot(1, len(curves), place + 1)
+    panels = figure.subplots(2, len(curves), sharex=True, squeeze=False)
+    for (values, gaps), (measure, of_arms) in zip(panels.T, curves.items(), strict=True):
+        unit = " (%)" if of_arms[0].percent else ""
         for number, curve in enumerate(of_arms):
-            scale, color = 100.0 if curve.percent else 1.0, colormaps["tab10"](number % 10)
-            low, high = curve.band()
-            axes.plot(curve.steps, curve.values * scale, color=color, marker="o", markersize=3, label=curve.arm)
-            axes.fill_between(curve.steps, low * scale, high * scale, color=color, alpha=0.12, linewidth=0)
-        axes.set_xlabel("training step")
-        axes.set_ylabel(f"{measure} (%)" if of_arms[0].percent else measure)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+            values.plot(curve.steps, curve.values * _scale(curve), label=curve.arm, **_look(number))
+        _draw_gaps(gaps, of_arms)
+        _dress(values, f"{measure}{unit}")
+        _dress(gaps, f"difference from {of_arms[0].arm}{unit}")
+        gaps.set_xlabel("training step")
+    panels[0, -1].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Software": None})
+
+
+def _draw_gaps(axes: Axes, of_arms: Sequence[LearningCurve]) -> None:
+    axes.axhline(0.0, color="0.4", linewidth=1)
+    for number, curve in enumerate(of_arms[1:], start=1):
+        gap, scale, look = difference(of_arms[0], curve), _scale(curve), _look(number)
+        axes.plot(curve.steps, gap.value * scale, **look)
+        axes.fill_between(curve.steps, gap.low * scale, gap.high * scale, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def _scale(curve: LearningCurve) -> float:
+    return 100.0 if curve.percent else 1.0
+
+
+def _look(number: int) -> dict[str, object]:
+    return {"color": colormaps["tab10"](number % 10), "marker": "o", "markersize": 3}
+
+
+def _dress(axes: Axes, label: str) -> None:
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.convergence.figure import draw_curves
 from eval.benchmark import BenchmarkConfig
-from eval.learning_curves import LearningCurve, SpeedUp, speed_up
+from eval.learning_curves import LearningCurve, SpeedUp, difference, speed_up
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import SampleKey
 from lisa_video.data.clips import PoseClipDataset
@@ -30,8 +30,8 @@ Sums = tuple[np.ndarray, np.ndarray]
 """(N,) part and (N,) whole of each clip; a score is the one's sum over the other's."""
 
 
-def write_results(settings: BenchmarkConfig, manifest: str, out: Path) -> None:
-    """Score every checkpoint that all finished seeds have, write one JSON file, and a figure beside it.
+def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path) -> None:
+    """Score every checkpoint that all finished seeds have, write one JSON file and a PNG.
 
     Raises:
         UserError: no seed has been trained to its end.
@@ -70,7 +70,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path) -> None:
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    draw_curves(curves, settings.title, out.with_suffix(".png"))
+    draw_curves(curves, settings.title, figure)
     _print(curves)
 
 
@@ -80,22 +80,32 @@ def _numbers(place: int, curves: list[LearningCurve]) -> dict[str, Any]:
     return {
         "steps": curve.steps.tolist(), "value": curve.values.tolist(), "low": low.tolist(), "high": high.tolist(),
         "per_seed": curve.values_per_seed.tolist(),
-        "speed_up_over": {other.arm: asdict(speed_up(other, curve)) for other in curves if other is not curve},
+        "over": {other.arm: _pair(other, curve) for other in curves if other is not curve},
     }  # fmt: skip
 
 
+def _pair(baseline: LearningCurve, arm: LearningCurve) -> dict[str, Any]:
+    gap = difference(baseline, arm)._asdict()
+    return {
+        "difference": {name: ends.tolist() for name, ends in gap.items()},
+        "speed_up": asdict(speed_up(baseline, arm)),
+    }
+
+
 def _print(curves: dict[str, list[LearningCurve]]) -> None:
-    for measure, of_arms in curves.items():
-        print(f"{measure}: steps to the last value of {of_arms[0].arm}")
-        for curve in of_arms:
-            low, high = curve.band()
-            gain = "" if curve is of_arms[0] else _times(speed_up(of_arms[0], curve))
-            print(f"  {curve.arm:24s} {curve.values[-1]:.4f} [{low[-1]:.4f}, {high[-1]:.4f}]  {gain}")
+    for measure, (baseline, *others) in curves.items():
+        print(f"{measure} at step {baseline.steps[-1]}: {baseline.arm} {baseline.values[-1]:.4f}")
+        for curve in others:
+            gap, gain = difference(baseline, curve), speed_up(baseline, curve)
+            print(
+                f"  {curve.arm:24s} {curve.values[-1]:.4f}, difference {gap.value[-1]:+.4f} "
+                f"[{gap.low[-1]:+.4f}, {gap.high[-1]:+.4f}], steps {_times(gain)}"
+            )
 
 
 def _times(result: SpeedUp) -> str:
     if result.ratio is None:
-        return "never"
+        return f"to the same value: never, {100 * result.reached:.0f} % of draws get there"
     return f"{result.ratio.value:.2f} [{result.ratio.low:.2f}, {result.ratio.high:.2f}] times fewer"
 
 

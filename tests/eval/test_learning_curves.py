@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.learning_curves import LearningCurve, first_step, speed_up
+from eval.learning_curves import LearningCurve, difference, first_step, speed_up
 from lisa_video.errors import UserError
 
 STEPS = np.array([0, 100, 200, 400])
@@ -52,6 +52,29 @@ def test_the_interval_knows_of_seeds():
     low, high = unsure.band()
     assert (low <= unsure.values).all() and (unsure.values <= high).all() and low[-1] < high[-1]
     assert np.allclose(unsure.values, unsure.values_per_seed.mean(axis=0))
+
+
+def test_what_arms_share_is_no_doubt_about_their_difference():
+    """Clips from 0 % to 95 %: the level is unsure, but one arm is 0.05 above the other on every clip."""
+    found = np.arange(20)[None, None].repeat(4, axis=1) * 5
+    whole = np.full(20, 100)
+    one, other = (LearningCurve(n, STEPS, (0,), found + more, whole) for n, more in (("a", 0), ("b", 5)))
+    low, high = one.band()
+    assert high[0] - low[0] > 0.2
+    gap = difference(one, other)
+    assert np.allclose([gap.value, gap.low, gap.high], 0.05)
+
+
+def test_the_difference_is_as_unsure_as_seeds_make_it():
+    gap = difference(curve("a", [[0.2, 0.2, 0.3, 0.4]] * 2), curve("b", [[0.2, 0.3, 0.3, 0.5], [0.2, 0.1, 0.3, 0.7]]))
+    assert np.allclose(gap.value, [0, 0, 0, 0.2])
+    assert np.allclose(gap.low, [0, -0.1, 0, 0.1]) and np.allclose(gap.high, [0, 0.1, 0, 0.3])
+
+
+def test_differences_need_the_same_checkpoints():
+    early = LearningCurve("b", STEPS[:2], (0,), np.zeros((1, 2, 20)), np.full(20, 100))
+    with pytest.raises(UserError, match="other checkpoints"):
+        difference(curve("a", [[0.2, 0.2, 0.3, 0.4]]), early)
 
 
 def test_clips_count_by_their_joints():
