@@ -69,8 +69,8 @@ def train(
     if (out / "done.json").is_file():
         typer.echo(f"{out}: done already")
         return
-    shutil.rmtree(out, ignore_errors=True)
     configs = _arms(settings, manifest, seed, override or [])
+    shutil.rmtree(out, ignore_errors=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     first = next(iter(configs.values()))
     parts = build_backbone(first.backbone)

@@ -110,14 +110,14 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
-def differences(own: dict[str, Tensor], others: dict[str, Tensor], atol: float = 0.0) -> list[str]:
-    """Tensors that differ by more than `atol`, each with how many of its values do, and by how much at most."""
+def differences(own: dict[str, Tensor], others: dict[str, Tensor]) -> list[str]:
+    """Tensors that differ, each with how many of its values do, and by how much at most."""
     assert own.keys() == others.keys()
     gaps = {name: (value.double() - others[name].double()).abs() for name, value in own.items()}
     return [
-        f"{name}: {int((gap > atol).sum())} of {gap.numel()} by up to {gap.max():.2g}"
+        f"{name}: {int((gap != 0).sum())} of {gap.numel()} by up to {gap.max():.2g}"
         for name, gap in gaps.items()
-        if not (gap <= atol).all()
+        if (gap != 0).any()
     ]
 
 
@@ -158,17 +158,14 @@ def train(tiny_settings, tmp_path) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def leaves_no_trace(train) -> Callable[[Outcome], None]:
-    """`leaves_no_trace(run)`: trains once more, without what `run` did beside its training, and compares.
-
-    A disturbed random number would move weights by about a learning rate, 1e-3; 1e-8 is a rounding.
-    """
+    """`leaves_no_trace(run)`: trains once more, without what `run` did beside its training, and compares all bits."""
 
     def check(run: Outcome) -> None:
         other = train("without", SMOOTH)
         rows = [row for row in run.rows if "denoising" in row]
         assert [{name: row[name] for name in same} for row, same in zip(rows, other.rows, strict=True)] == other.rows
-        assert differences(run.states, other.states, atol=1e-8) == []
-        assert differences(run.exported, other.exported, atol=1e-8) == []
+        assert differences(run.states, other.states) == []
+        assert differences(run.exported, other.exported) == []
 
     return check
 

@@ -81,16 +81,18 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def pid_of(run_dir: Path, rank: int) -> int:
-    return int(json.loads((run_dir / f"ranks/rank-{rank}.json").read_text(encoding="utf-8"))["pid"])
+def pids_in_training(run_dir: Path, steps: int) -> list[int]:
+    """Process ids of both ranks, once so many steps are logged."""
+    notes = [run_dir / f"ranks/rank-{rank}.json" for rank in (0, 1)]
+    wait_until(lambda: len(read_metrics(run_dir)) >= steps and all(note.exists() for note in notes))
+    return [int(json.loads(note.read_text(encoding="utf-8"))["pid"]) for note in notes]
 
 
 @pytest.mark.launcher
 def test_a_stopped_rank_is_named_and_all_end(start, tmp_path):
     run_dir = tmp_path / "run"
     process = start("training.watchdog_seconds=15")
-    wait_until(lambda: len(read_metrics(run_dir)) >= 2 and (run_dir / "ranks/rank-1.json").exists())
-    pids = [pid_of(run_dir, rank) for rank in (0, 1)]
+    pids = pids_in_training(run_dir, steps=2)
     os.kill(pids[1], signal.SIGSTOP)
     status, errors = ended(process)
     assert status == 74
@@ -118,8 +120,7 @@ def test_memory_that_runs_out_on_one_rank_is_explained_once_and_ends_all(start, 
 def test_a_killed_launcher_is_no_success_and_leaves_nobody_behind(start, tmp_path):
     run_dir = tmp_path / "run"
     process = start()
-    wait_until(lambda: len(read_metrics(run_dir)) >= 1 and (run_dir / "ranks/rank-1.json").exists())
-    pids = [pid_of(run_dir, rank) for rank in (0, 1)]
+    pids = pids_in_training(run_dir, steps=1)
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGKILL)
     status, errors = ended(process)
     assert status == 1 and "the run is not done" in errors
@@ -130,8 +131,7 @@ def test_a_killed_launcher_is_no_success_and_leaves_nobody_behind(start, tmp_pat
 def test_a_killed_rank_ends_all_at_once(start, tmp_path):
     run_dir = tmp_path / "run"
     process = start("training.watchdog_seconds=1000")
-    wait_until(lambda: len(read_metrics(run_dir)) >= 1 and (run_dir / "ranks/rank-1.json").exists())
-    pids = [pid_of(run_dir, rank) for rank in (0, 1)]
+    pids = pids_in_training(run_dir, steps=1)
     os.kill(pids[1], signal.SIGKILL)
     killed = time.monotonic()
     status, errors = ended(process)

@@ -90,7 +90,7 @@ def test_zero_stages_agree_on_one_rank(train, plain, stage):
     assert_close(train("other", SMOOTH, *stage), plain)
 
 
-def test_gradient_checkpointing_changes_nothing(train, leaves_no_trace):
+def test_gradient_checkpointing_changes_no_bit(train, leaves_no_trace):
     leaves_no_trace(train("recomputed", SMOOTH, "training.gradient_checkpointing=true"))  # memory: the plan's tests
 
 
