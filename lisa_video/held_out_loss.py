@@ -3,12 +3,16 @@
 The training loss is an average over clips and noise levels of which every step draws others, and its spread hides what
 is learnt. Here clips, noise and noise levels are the same at every step, in every arm and for every training seed, so
 that two values differ by the weights alone. Nothing is dropped from the conditions.
+
+A branch may lower the loss without a look at the pose, as any further training of the network would. So the loss is
+also measured with the poses of another held-out clip: by how much it is higher is what the pose is worth to the branch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float, Float64
@@ -64,17 +68,31 @@ class LevelLoss:
         sigma: the noise level.
         controlled: mean (m - y)^2, with the branch.
         frozen: mean (m0 - y)^2, without it; the same for all weights of a branch.
+        misled: mean (m - y)^2, with the branch and the poses of another clip.
     """
 
     quantile: float
     sigma: float
     controlled: float
     frozen: float
+    misled: float
 
     @property
     def ratio(self) -> float:
         """What is left of the frozen network's error; below 1 the branch helps."""
         return self.controlled / self.frozen
+
+    @property
+    def pose_gap(self) -> float:
+        """What the right poses are worth, over the frozen network's error; 0: the branch does not look at the pose."""
+        return (self.misled - self.controlled) / self.frozen
+
+
+class _OwnClip(NamedTuple):
+    clip_id: str
+    batch: EncodedBatch
+    other_poses: Tensor
+    counts: bool
 
 
 @final
@@ -106,27 +124,28 @@ class HeldOutLoss:
             model: with the weights to measure; the caller swaps averaged weights in.
         """
         if self._frozen is None:
-            self._frozen = self._means(model, with_branch=False)
-        values = zip(self.quantiles, self.sigmas, self._means(model, with_branch=True), self._frozen, strict=True)
+            self._frozen = self._means(model, lambda clip: None)
+        controlled = self._means(model, lambda clip: clip.batch.pose_maps)
+        misled = self._means(model, lambda clip: clip.other_poses)
+        values = zip(self.quantiles, self.sigmas, controlled, self._frozen, misled, strict=True)
         return [LevelLoss(*level) for level in values]
 
-    def _means(self, model: ControlledDenoiser, *, with_branch: bool) -> list[float]:
+    def _means(self, model: ControlledDenoiser, poses: Callable[[_OwnClip], Tensor | None]) -> list[float]:
         sums = torch.zeros(len(self.sigmas), dtype=torch.float64)
-        for clip_id, batch, counts in self._clips:
-            x0 = batch.latents
-            noise = normal(x0.shape[1:], _SEED, [clip_id], "held-out noise", x0.device)
-            pose_maps = batch.pose_maps if with_branch else None
+        for clip in self._clips:
+            x0 = clip.batch.latents
+            noise = normal(x0.shape[1:], _SEED, [clip.clip_id], "held-out noise", x0.device)
             for level, sigma in enumerate(self.sigmas):
-                error = denoising_errors(model, x0, noise, sigma, batch.condition, pose_maps)
-                sums[level] += counts * error.item()
-        total = sum(counts for *_, counts in self._clips)
+                error = denoising_errors(model, x0, noise, sigma, clip.batch.condition, poses(clip))
+                sums[level] += clip.counts * error.item()
+        total = sum(clip.counts for clip in self._clips)
         gathered = distributed.gather((sums.tolist(), total))
         clips = sum(count for _, count in gathered)
         return [sum(parts[level] for parts, _ in gathered) / clips for level in range(len(self.sigmas))]
 
 
-def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[tuple[str, EncodedBatch, bool]]:
-    """This rank's clips, encoded, with whether they count; the same number on every rank."""
+def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[_OwnClip]:
+    """This rank's clips, encoded, with the next clip's poses; the same number on every rank."""
     data = config.data
     manifest = Manifest(data.manifest, "val")
     if len(manifest) == 0:
@@ -139,6 +158,8 @@ def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[tuple[st
     clips = []
     for index in range(distributed.rank(), -(-chosen // world) * world, world):
         number = index if index < chosen else 0  # a rank without a clip computes the first again
-        batch = collate([dataset[SampleKey(number, number)]]).to(distributed.local_device())
-        clips.append((batch.clip_ids[0], encode_batch(codec, batch, told, _SEED), index < chosen))
+        following = (number + 1) % len(manifest)
+        batch, other = (collate([dataset[SampleKey(n, n)]]).to(distributed.local_device()) for n in (number, following))
+        encoded = encode_batch(codec, batch, told, _SEED)
+        clips.append(_OwnClip(batch.clip_ids[0], encoded, other.pose_maps, index < chosen))
     return clips

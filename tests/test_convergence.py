@@ -119,7 +119,8 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     plain, lisa = found["arms"]
     for arm in (plain, lisa):
         loss = arm["held-out loss"]
-        assert loss["steps"] == arm["PCK@0.1"]["steps"] == [0, 1, 2]
+        assert loss["steps"] == arm["PCK@0.1"]["steps"] == arm["pose gap"]["steps"] == [0, 1, 2]
+        assert arm["pose gap"]["value"][0] == 0.0 != arm["pose gap"]["value"][-1]
         assert loss["value"] == pytest.approx(np.mean(loss["per_seed"], axis=0))
         assert [[row["step"] for row in rows] for rows in arm["losses"]] == [[1, 2]] * 2  # of each seed
         frozen, last = loss["value"][0], loss["value"][-1]

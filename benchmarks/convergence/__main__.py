@@ -38,16 +38,17 @@ _SHARED = ("data", "backbone", "noise", "conditioning", "training", "sampling")
 def base(
     manifest: Annotated[str, typer.Argument(help="manifest of a demo data set")],
     out: Annotated[Path, typer.Argument(help="folder of the checkpoint")],
-    size: Annotated[str, typer.Option(help="small, medium or large")] = "small",
+    size: Annotated[str, typer.Option(help="small, medium, large, or embedded: go on from that base")] = "small",
     steps: Annotated[int, typer.Option(min=1)] = 4000,
     batch: Annotated[int, typer.Option(min=1, help="clips a step")] = 32,
     seconds: Annotated[float | None, typer.Option(help="make fewer steps if they would take longer")] = None,
+    run: Annotated[Path, typer.Option(help="config of the runs on it: frames, size, noise levels")] = _RUN,
 ) -> None:
     """Train the frozen base.
 
     Example: `python -m benchmarks.convergence base runs/demo/manifest.jsonl runs/bases/small`
     """
-    train_base(_RUN, manifest, out, size=size, steps=steps, batch=batch, seconds=seconds)
+    train_base(run, manifest, out, size=size, steps=steps, batch=batch, seconds=seconds)
 
 
 @app.command()
@@ -153,7 +154,7 @@ def _losses(arm: Arm) -> dict[str, float]:
 
 def _keep(folder: Path, step: int, findings: Findings, ids: tuple[str, ...], losses: dict[str, Any]) -> None:
     """The poses of each checkpoint, and the clips of the newest."""
-    found = {"xy": findings.xy, "score": findings.score, "errors": findings.errors}
+    found = {"xy": findings.xy, "score": findings.score, "errors": findings.errors, "misled": findings.misled}
     np.savez_compressed(folder / f"found-{step:06d}.npz", **found, ids=np.array(ids))
     np.savez(folder / "videos.npz", videos=findings.videos, ids=np.array(ids), step=step)
     with open(folder / "curve.jsonl", "a", encoding="utf-8") as file:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from tqdm import trange
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Draws, capture
@@ -18,12 +19,15 @@ from lisa_video.data.manifest import file_digest, read_header
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.models.svd.build import parts_from_modules
 from lisa_video.models.svd.norm import set_norm_groups
-from lisa_video.models.svd.tiny import save_checkpoint, tiny_image_encoder, tiny_unet
+from lisa_video.models.svd.tiny import save_checkpoint, tiny_unet
 from lisa_video.pretraining.base_init import fit_still_picture, initialise_as_still_picture
 from lisa_video.pretraining.loop import write_record
 
 SIZES = {"small": (64, 64, 32, 32), "medium": (64, 96, 128, 128), "large": (128, 192, 256, 256)}
 """Widths of the UNet's four levels: 5.5, 20 and 78 million parameters."""
+
+EMBEDDED = "embedded"
+"""In place of a size: go on from the embedded base, which has the widths of "small"."""
 
 _EMBEDDED = "lisa_video/assets/tiny_svd"
 _NORM_GROUPS, _LATENT_CHANNELS = 8, 16  # of the embedded base, whose VAE all bases share
@@ -39,7 +43,7 @@ def train_base(
         run_config: its clips and conditions are used.
         manifest: data set.
         out: folder of the checkpoint.
-        size: one of `SIZES`.
+        size: one of `SIZES`, or `EMBEDDED`.
         steps: of training; the rate falls to 0 along a cosine.
         batch: clips a step.
         seconds: if the steps would take longer, fewer are made; the record says how many.
@@ -54,10 +58,12 @@ def train_base(
     parts.backbone.to(device)
     clips = load_clips(config.data, "train", parts.codec, device)
     started = time.perf_counter()
-    losses = _Training(parts, Draws(config, parts, clips, _SEED)).run(steps, seconds)
+    training = _Training(parts, Draws(config, parts, clips, _SEED), new=size != EMBEDDED)
+    losses = training.run(steps, seconds)
     unet, vae, image_encoder, processor = modules
     save_checkpoint(out, unet.cpu(), vae.cpu(), image_encoder.cpu(), processor, variant="fp16")
-    made = {"seed": _SEED, "unet_widths": SIZES[size], "vae": _EMBEDDED, "steps": len(losses), "batch": batch}
+    start = {"unet": _EMBEDDED} if size == EMBEDDED else {"unet_widths": SIZES[size]}
+    made = {"seed": _SEED, **start, "vae": _EMBEDDED, "steps": len(losses), "batch": batch}
     facts = {
         "recipe": made,
         "made_by": "python -m benchmarks.convergence base",
@@ -70,13 +76,17 @@ def train_base(
 
 
 def _new_modules(size: str, num_frames: int) -> tuple[Any, Any, Any, Any]:
-    """UNet with new weights, the embedded VAE, image encoder and processor."""
+    """UNet with new weights, or the embedded one; the embedded VAE, image encoder and processor."""
     torch.manual_seed(_SEED)
-    image_encoder, processor = tiny_image_encoder()
-    unet = tiny_unet(SIZES[size], _LATENT_CHANNELS, num_frames)
-    vae = AutoencoderKLTemporalDecoder.from_pretrained(
-        _EMBEDDED, subfolder="vae", variant="fp16", torch_dtype=torch.float32
-    )
+    embedded = {"variant": "fp16", "torch_dtype": torch.float32}
+    if size == EMBEDDED:
+        unet = UNetSpatioTemporalConditionModel.from_pretrained(_EMBEDDED, subfolder="unet", **embedded)
+        unet.register_to_config(num_frames=num_frames)
+    else:
+        unet = tiny_unet(SIZES[size], _LATENT_CHANNELS, num_frames)
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(_EMBEDDED, subfolder="vae", **embedded)
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(_EMBEDDED, subfolder="image_encoder", **embedded)
+    processor = CLIPImageProcessor.from_pretrained(_EMBEDDED, subfolder="feature_extractor")
     for network in (unet, vae):
         set_norm_groups(network, _NORM_GROUPS)
     return unet, vae, image_encoder, processor
@@ -88,13 +98,15 @@ class _Training:
     Args:
         parts: on the device; the backbone is trained in place.
         draws: of the steps.
+        new: the UNet has been trained by nobody yet.
     """
 
-    def __init__(self, parts: BackboneParts, draws: Draws) -> None:
+    def __init__(self, parts: BackboneParts, draws: Draws, new: bool) -> None:
         self.backbone, self.draws = parts.backbone, draws
-        drawn = draws()
-        fit = fit_still_picture(drawn.target, drawn.model_input, drawn.condition.image_latents)
-        initialise_as_still_picture(self.backbone.unet, fit)
+        if new:
+            drawn = draws()
+            fit = fit_still_picture(drawn.target, drawn.model_input, drawn.condition.image_latents)
+            initialise_as_still_picture(self.backbone.unet, fit)
         self.backbone.requires_grad_(True).train()
         self.parameters = list(self.backbone.parameters())
         self.average = [p.detach().clone() for p in self.parameters]

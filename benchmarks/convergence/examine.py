@@ -32,12 +32,14 @@ class Findings(NamedTuple):
         score: (N, F, K).
         errors: (N, LEVELS) squared error of each held-out clip, at the middles of equally likely ranges of the noise
             level.
+        misled: (N, LEVELS) the same with the poses of the next clip.
         videos: (N, F, H, W, 3) uint8, the samples.
     """
 
     xy: np.ndarray
     score: np.ndarray
     errors: np.ndarray
+    misled: np.ndarray
     videos: np.ndarray
 
 
@@ -69,7 +71,9 @@ class Examiner:
         people = self.detector.find(videos.reshape(-1, *videos.shape[2:]))
         xy = np.stack([person.xy[0] for person in people]).reshape(*videos.shape[:2], -1, 2)
         score = np.stack([person.score[0] for person in people]).reshape(*videos.shape[:2], -1)
-        return Findings(xy, score, self._errors(pipeline.denoiser, poses), videos)
+        errors = self._errors(pipeline.denoiser, poses)
+        misled = errors if poses is None else self._errors(pipeline.denoiser, poses.roll(-1, dims=0))
+        return Findings(xy, score, errors, misled, videos)
 
     @torch.no_grad()
     def _errors(self, model: ControlledDenoiser, poses: Tensor | None) -> np.ndarray:

@@ -23,7 +23,7 @@ from lisa_video.pose.accuracy import count_correct
 from lisa_video.pose.keypoints import Keypoints
 
 THRESHOLD = 0.1
-PCK, LOSS = f"PCK@{THRESHOLD:g}", "held-out loss"
+PCK, LOSS, GAP = f"PCK@{THRESHOLD:g}", "held-out loss", "pose gap"
 Kept = Mapping[str, np.ndarray]
 """What `train` wrote at a checkpoint."""
 Sums = tuple[np.ndarray, np.ndarray]
@@ -44,7 +44,8 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
     truth = _truth(settings, manifest)
     curves = {
         PCK: [_curve(folder, arm, seeds, partial(_joints, truth), percent=True) for arm in settings.arms],
-        LOSS: [_curve(folder, arm, seeds, _errors, percent=False) for arm in settings.arms],
+        LOSS: [_curve(folder, arm, seeds, _errors, lower_is_better=True) for arm in settings.arms],
+        GAP: [_curve(folder, arm, seeds, _gaps) for arm in settings.arms],
     }
     summary = {
         "title": settings.title,
@@ -52,6 +53,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
         "protocol": {
             PCK: "share of joints within a tenth of the box diagonal from the driving keypoints, over all clips",
             LOSS: "mean squared error of held-out clips at the middles of 5 equally likely ranges of the noise level",
+            GAP: "held-out loss with the poses of the next clip minus that with the right ones",
             "detector": "lisa_video/assets/keypoint_net",
             "held_out_clips": len(truth),
             "manifest_digest": file_digest(manifest),
@@ -136,6 +138,12 @@ def _errors(kept: Kept) -> Sums:
     return errors, np.ones(len(errors), np.int64)
 
 
+def _gaps(kept: Kept) -> Sums:
+    """What the right poses are worth to each clip."""
+    misled, right = (_errors({"errors": kept[name]}) for name in ("misled", "errors"))
+    return misled[0] - right[0], right[1]
+
+
 def _checkpoints(folder: Path, arm: str, seeds: list[int]) -> list[int]:
     kept = [{_step(path) for path in (folder / f"seed-{seed}" / arm).glob("found-*.npz")} for seed in seeds]
     return sorted(set.intersection(*kept))
@@ -150,7 +158,10 @@ def _read(path: Path, measure: Callable[[Kept], Any]) -> Any:
         return measure(kept)
 
 
-def _curve(folder: Path, arm: str, seeds: list[int], measure: Callable[[Kept], Sums], percent: bool) -> LearningCurve:
+def _curve(
+    folder: Path, arm: str, seeds: list[int], measure: Callable[[Kept], Sums], *,
+    percent: bool = False, lower_is_better: bool = False,
+) -> LearningCurve:  # fmt: skip
     steps, parts, whole = _checkpoints(folder, arm, seeds), [], np.zeros(0)
     for seed in seeds:
         place = folder / f"seed-{seed}"
@@ -160,7 +171,7 @@ def _curve(folder: Path, arm: str, seeds: list[int], measure: Callable[[Kept], S
         whole = sums[0][1]  # the same of all
     rising = np.array([0, *steps])
     return LearningCurve(
-        arm, rising, tuple(seeds), np.array(parts), whole, lower_is_better=not percent, percent=percent
+        arm, rising, tuple(seeds), np.array(parts), whole, lower_is_better=lower_is_better, percent=percent
     )
 
 

@@ -282,7 +282,7 @@ class Trainer:
         with self.average.in_module():
             values = held_out_metrics(held_out(self.model))
         self.log.write(self.step, values)
-        return {name: f"{values[name]:.4f}" for name in ("held_out", "held_out_ratio")}
+        return {name: f"{values[name]:.4f}" for name in ("held_out", "held_out_ratio", "pose_gap")}
 
     def _save(self) -> None:
         # Weights first: whatever a checkpoint says is done has been published.
