@@ -1,12 +1,13 @@
 """SIGKILL at random moments: does every killed and resumed run end with the weights of one that was not?
 
-    python benchmarks/kill_resume.py --kills 50
+    python benchmarks/kill_resume.py --kills 50 --ranks 2
 
-One tiny run is trained to its end, timed. Then, `--kills` times, the same run is started in a fresh folder, killed with
-SIGKILL a random part of a step's time after a random step, and started again until it ends. The exported weights, the
-whole newest checkpoint (weights, masters, moments, average, random generators) and the metrics (but for seconds) must
-have the bits of the first run. A checkpoint is written after each step, so kills fall into training, writing, renaming
-and pruning alike. Processes are forked from one that has imported everything, or imports would take most of the time.
+One tiny run is trained to its end, timed. With several ranks they die one after the other, in any order, within a
+tenth of a step's time. Then, `--kills` times, the same run is started in a fresh folder, killed with SIGKILL a random
+part of a step's time after a random step, and started again until it ends. The exported weights, the whole newest
+checkpoint (weights, masters, moments, average, random generators) and the metrics (but for seconds) must have the
+bits of the first run. A checkpoint is written after each step, so kills fall into training, writing, renaming and
+pruning alike. Processes are forked from one that has imported everything, or imports would take most of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -69,11 +71,20 @@ def write_config(folder: Path, stage: int) -> Path:
     return path
 
 
-def start(config: Path, run_dir: Path) -> int:
-    """Fork a process that trains; returns its id."""
+def start(config: Path, run_dir: Path, ranks: int) -> list[int]:
+    """Fork processes that train; returns their ids."""
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        port = any_port.getsockname()[1]
+    where = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [_fork(config, run_dir, {**where, "RANK": rank, "LOCAL_RANK": rank}) for rank in range(ranks)]
+
+
+def _fork(config: Path, run_dir: Path, environment: dict[str, Any]) -> int:
     child = os.fork()
     if child:
         return child
+    os.environ.update({name: str(value) for name, value in environment.items()})
     status = 1
     try:
         with open(run_dir.with_suffix(".log"), "a") as log:
@@ -86,10 +97,9 @@ def start(config: Path, run_dir: Path) -> int:
         os._exit(status)
 
 
-def finish(config: Path, run_dir: Path) -> None:
+def finish(config: Path, run_dir: Path, ranks: int) -> None:
     """Train to the end."""
-    _, status = os.waitpid(start(config, run_dir), 0)
-    if status != 0:
+    if any([os.waitpid(child, 0)[1] for child in start(config, run_dir, ranks)]):
         sys.exit(f"the run {run_dir} failed, see {run_dir.with_suffix('.log')}")
 
 
@@ -115,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--stage", type=int, default=1, help="ZeRO stage")
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, help="JSON file of the counts")
     arguments = parser.parse_args()
@@ -125,20 +136,22 @@ def main() -> None:
         folder = Path(name)
         config = write_config(folder, arguments.stage)
         began = time.monotonic()
-        finish(config, folder / "whole")
+        finish(config, folder / "whole", arguments.ranks)
         duration, expected = time.monotonic() - began, outcome(folder / "whole")
         print(f"uninterrupted: {duration:.1f} s", flush=True)
         for number in range(arguments.kills):
             run_dir = folder / f"killed-{number:03d}"
-            child, last = start(config, run_dir), moments.randrange(STEPS)
+            children, last = start(config, run_dir, arguments.ranks), moments.randrange(STEPS)
             while len(read_metrics(run_dir)) < last:
                 time.sleep(0.005)
             time.sleep(moments.uniform(0, duration / STEPS))
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            ended_before += not os.WIFSIGNALED(status)
+            moments.shuffle(children)
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                time.sleep(moments.uniform(0, 0.1 * duration / STEPS))
+            ended_before += not any([os.WIFSIGNALED(os.waitpid(child, 0)[1]) for child in children])
             steps_at_kill.append(max([row["step"] for row in read_metrics(run_dir)], default=0))
-            finish(config, run_dir)
+            finish(config, run_dir, arguments.ranks)
             equal = outcome(run_dir) == expected
             same += equal
             left = sorted(path.name for path in run_dir.rglob("*.tmp"))
@@ -146,7 +159,10 @@ def main() -> None:
                 f"{number + 1}: killed after step {steps_at_kill[-1]}, {'same' if equal else 'OTHER'} {left}",
                 flush=True,
             )
-    result = {"kills": arguments.kills, "same": same, "ended_before_the_kill": ended_before, "stage": arguments.stage}
+    result = {
+        "kills": arguments.kills, "same": same, "ended_before_the_kill": ended_before, "stage": arguments.stage,
+        "ranks": arguments.ranks,
+    }  # fmt: skip
     print(json.dumps(result | {"steps_at_kill": steps_at_kill}), flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(result | {"steps_at_kill": steps_at_kill}) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from benchmarks.convergence.__main__ import _arms, app
+from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
 from eval.benchmark import BenchmarkConfig
@@ -81,11 +81,26 @@ def test_the_same_seed_draws_the_same_steps_again_and_another_seed_does_not(race
     assert not torch.equal(Draws(ours.config, ours.parts, draws.clips, ours.config.seed + 1)().sigma, first.sigma)
 
 
+def test_arms_of_another_noise_distribution_race_by_themselves_on_the_same_clips(race) -> None:
+    ours = race("lisa=null")
+    configs = [ours.config, _with_mean(ours.config, 0.7), _with_mean(ours.config, 2.0)]
+    arms = {str(n): Arm(config, ours.parts, torch.device("cpu")) for n, config in enumerate(configs)}
+    first, second = _races(arms, lambda config: Draws(config, ours.parts, ours.race.draws.clips, config.seed))
+    assert list(first.arms) == ["0", "1"] and list(second.arms) == ["2"]
+    drawn, noisier = first.draws(), second.draws()
+    assert torch.equal(drawn.pose_maps, noisier.pose_maps)
+    assert noisier.sigma.log() == pytest.approx((drawn.sigma.log() + 1.3).numpy(), abs=1e-5)
+
+
+def _with_mean(config, mean: float):
+    return config.model_copy(update={"noise": config.noise.model_copy(update={"mean": mean})})
+
+
 def test_arms_that_differ_in_what_a_race_shares_are_refused(tiny_config_file) -> None:
     settings = BenchmarkConfig(
-        title="t", base=str(tiny_config_file), out="o", arms={"a": [], "b": ["noise.mean=0.1"]}, seeds=(0,)
+        title="t", base=str(tiny_config_file), out="o", arms={"a": [], "b": ["conditioning.pose_dropout=0"]}, seeds=(0,)
     )
-    with pytest.raises(UserError, match="differs from the first arm in noise"):
+    with pytest.raises(UserError, match="differs from the first arm in conditioning"):
         _arms(settings, "m", 0, [])
 
 

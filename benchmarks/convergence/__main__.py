@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _RUN = Path("configs/benchmark/standard_run.yaml")
 _DETECTOR = Path("lisa_video/assets/keypoint_net")
-_SHARED = ("data", "backbone", "noise", "conditioning", "training", "sampling")
+_SHARED = ("data", "backbone", "conditioning", "training", "sampling")
 
 
 @app.command()
@@ -78,10 +79,11 @@ def train(
     parts.backbone.to(device)
     parts.codec.to(device)
     started = time.perf_counter()
-    draws = Draws(first, parts, load_clips(first.data, "train", parts.codec, device), seed)
+    clips = load_clips(first.data, "train", parts.codec, device)
     held_out = load_clips(first.data, "val", parts.codec, device, settings.eval_clips)
     examiner = Examiner(first, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
-    race = Race(draws, {name: Arm(config, parts, device) for name, config in configs.items()})
+    arms = {name: Arm(config, parts, device) for name, config in configs.items()}
+    races = _races(arms, lambda config: Draws(config, parts, clips, seed))
     (out / "floor").mkdir(parents=True, exist_ok=True)
     _keep(out / "floor", 0, examiner(None), held_out.ids, {})
     steps, trained = 0, 0.0
@@ -89,11 +91,12 @@ def train(
     with tqdm(total=total, desc=f"seed {seed}", unit="step") as bar:
         while steps < total:
             count, before = min(every, total - steps), time.perf_counter()
-            race.steps(count)
+            for race in races:
+                race.steps(count)
             trained += time.perf_counter() - before
             steps += count
             bar.update(count)
-            for name, arm in race.arms.items():
+            for name, arm in arms.items():
                 (out / name).mkdir(exist_ok=True)
                 _keep(out / name, steps, examiner(arm), held_out.ids, _losses(arm))
             round_seconds = time.perf_counter() - before
@@ -102,7 +105,7 @@ def train(
     facts = {
         "steps": steps,
         "seconds_of_training": round(trained, 1),
-        "arms": len(race.arms),
+        "arms": len(arms),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "experiment": settings.model_dump(mode="json"),
         "overrides": override or [],
@@ -143,6 +146,14 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
                     remedy="make it an experiment of its own, or train it with `lisa-video eval benchmark`",
                 )
     return configs
+
+
+def _races(arms: dict[str, Arm], draw: Callable[[RunConfig], Draws]) -> list[Race]:
+    """A race for each distribution of the noise level in training; all have the same clips and noise."""
+    by_noise: dict[str, dict[str, Arm]] = {}
+    for name, arm in arms.items():
+        by_noise.setdefault(arm.config.noise.model_dump_json(), {})[name] = arm
+    return [Race(draw(next(iter(group.values())).config), group) for group in by_noise.values()]
 
 
 def _losses(arm: Arm) -> dict[str, float]:
