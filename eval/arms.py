@@ -22,7 +22,8 @@ class ArmResult:
         name: as it stands in the report, for example "Baseline" or "LISA".
         evaluation: everything that is known of its clips.
         videos: clip_id -> (F, H, W, 3) uint8, at least the clips that are shown.
-        metrics: rows of `metrics.jsonl`; used are step, denoising (else loss), lisa_ratio and pck_<threshold>.
+        metrics: rows of `metrics.jsonl`; used are step, denoising (else loss), lisa_ratio, pose_gap and
+            pck_<threshold>.
         steps: optimiser steps; None for an arm without training.
         training_seconds: wall time of training.
         parameters: trained parameters.

@@ -134,24 +134,25 @@ def _headline_threshold(scores: Scores) -> float:
 
 
 def _plots(arms: Sequence[ArmResult], floor: ArmResult | None, threshold: float) -> list[PlotURIs]:
-    """Training loss, LISA ratio and previews; a plot that no arm has rows for is left out."""
+    """Training loss, LISA ratio, pose gap and previews; a plot that no arm has rows for is left out."""
     key = f"pck_{threshold_key(threshold)}"
     levels = [Level("true frames, all clips", arms[0].scores.ceiling[threshold_key(threshold)].value)]
     levels += [Level(f"{floor.name}, all clips", floor.scores.pck[threshold_key(threshold)].value)] if floor else []
+    # Title, column, axis, levels, whether logarithmic, whether shares measured now and then.
     wanted: tuple[tuple[str, str, str, list[Level], bool, bool], ...] = (
         ("Denoising loss", "denoising", "mean square error", [], True, False),
         ("LISA loss over residual (below 1: the decoder explains part of it)", "lisa_ratio", "ratio",
          [Level("explains nothing", 1.0)], False, False),
+        ("Pose gap: how much worse held-out clips get with another clip's poses", "pose_gap",
+         "% of the frozen network's loss", [Level("does not look at the pose", 0.0)], False, True),
         (f"PCK@{threshold:g} of previews during training", key, "PCK, %", levels, False, True),
     )  # fmt: skip
     plots = []
-    for title, column, ylabel, lines, logarithmic, is_preview in wanted:
-        curves = [_curve(arm, column, place, markers=is_preview) for place, arm in enumerate(arms)]
+    for title, column, ylabel, lines, logarithmic, shares in wanted:
+        curves = [_curve(arm, column, place, markers=shares) for place, arm in enumerate(arms)]
         if any(curve.steps for curve in curves):
             plots.append(
-                pictures.curve_plot(
-                    title, curves, ylabel=ylabel, levels=lines, logarithmic=logarithmic, percent=is_preview
-                )
+                pictures.curve_plot(title, curves, ylabel=ylabel, levels=lines, logarithmic=logarithmic, percent=shares)
             )
     return plots
 

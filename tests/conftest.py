@@ -105,6 +105,7 @@ def tiny_runs(tmp_path_factory, tiny_settings) -> Path:
     for arm, difference in {"baseline": {"lisa": None}, "lisa": {}}.items():
         settings = {"run_dir": str(folder / arm), **tiny_settings, **difference}
         settings["training"] = {**settings["training"], "max_steps": 2}
+        settings["diagnostics"] = {**settings["diagnostics"], "held_out_every": 2}
         Trainer(parse_config(settings, arm)).run()
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +16,12 @@ from typer.testing import CliRunner
 from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
-from eval.benchmark import BenchmarkConfig
+from eval.benchmark import BenchmarkConfig, load_benchmark
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.objective import build_lisa_weight, loss_terms
 
+EXPERIMENTS = sorted(path for path in Path("configs/benchmark").glob("*.yaml") if not path.stem.endswith("_run"))
 _SETTINGS = (
     "data.flip_probability=0",
     "training.gradient_accumulation=1",
@@ -102,6 +104,13 @@ def test_arms_that_differ_in_what_a_race_shares_are_refused(tiny_config_file) ->
     )
     with pytest.raises(UserError, match="differs from the first arm in conditioning"):
         _arms(settings, "m", 0, [])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_arms_of_the_shipped_experiments_can_race(path) -> None:
+    settings = load_benchmark(path)
+    arms = _arms(settings, "m", 0, [])
+    assert len(arms) > 1 and next(iter(arms.values())).lisa is None, "the first arm is the one to compare with"
 
 
 @pytest.fixture
