@@ -31,7 +31,8 @@ class LearningCurve:
         steps: S optimizer steps, rising; the first is 0.
         seeds: R training seeds.
         part: (R, S, N) joints found, or another sum, for each seed, checkpoint and clip.
-        whole: (N,) what the sums are divided by: joints to be found in each clip; ones for a mean over clips.
+        whole: (N,) what the sums are divided by: joints to be found in each clip; ones for a mean over clips; a base's
+            loss for a share of it.
         lower_is_better: such as a loss.
         percent: whether values are shares.
     """
@@ -40,7 +41,7 @@ class LearningCurve:
     steps: Int[np.ndarray, " S"]
     seeds: tuple[int, ...]
     part: Real[np.ndarray, "R S N"]
-    whole: Int[np.ndarray, " N"]
+    whole: Real[np.ndarray, " N"]
     lower_is_better: bool = False
     percent: bool = True
 

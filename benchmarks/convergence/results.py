@@ -27,7 +27,7 @@ PCK, LOSS, GAP = f"PCK@{THRESHOLD:g}", "held-out loss", "pose gap"
 Kept = Mapping[str, np.ndarray]
 """What `train` wrote at a checkpoint."""
 Sums = tuple[np.ndarray, np.ndarray]
-"""(N,) part and (N,) whole of each clip; a score is the one's sum over the other's."""
+"""(N,) part and (N,) whole of each clip; a score is the sum of the parts over that of the frozen network's wholes."""
 
 
 def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path) -> None:
@@ -45,7 +45,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
     curves = {
         PCK: [_curve(folder, arm, seeds, partial(_joints, truth), percent=True) for arm in settings.arms],
         LOSS: [_curve(folder, arm, seeds, _errors, lower_is_better=True) for arm in settings.arms],
-        GAP: [_curve(folder, arm, seeds, _gaps) for arm in settings.arms],
+        GAP: [_curve(folder, arm, seeds, _gaps, percent=True) for arm in settings.arms],
     }
     summary = {
         "title": settings.title,
@@ -53,7 +53,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
         "protocol": {
             PCK: "share of joints within a tenth of the box diagonal from the driving keypoints, over all clips",
             LOSS: "mean squared error of held-out clips at the middles of 5 equally likely ranges of the noise level",
-            GAP: "held-out loss with the poses of the next clip minus that with the right ones",
+            GAP: "held-out loss with another clip's poses minus that with the right ones, over the frozen network's",
             "detector": "lisa_video/assets/keypoint_net",
             "held_out_clips": len(truth),
             "manifest_digest": file_digest(manifest),
@@ -139,9 +139,9 @@ def _errors(kept: Kept) -> Sums:
 
 
 def _gaps(kept: Kept) -> Sums:
-    """What the right poses are worth to each clip."""
-    misled, right = (_errors({"errors": kept[name]}) for name in ("misled", "errors"))
-    return misled[0] - right[0], right[1]
+    """What the right poses are worth to each clip, and its error; where that is the frozen network's, it counts."""
+    misled, right = (kept[name].mean(axis=1) for name in ("misled", "errors"))
+    return misled - right, right
 
 
 def _checkpoints(folder: Path, arm: str, seeds: list[int]) -> list[int]:
@@ -168,7 +168,7 @@ def _curve(
         files = [place / "floor/found-000000.npz", *(place / arm / f"found-{step:06d}.npz" for step in steps)]
         sums = [_read(file, measure) for file in files]
         parts.append([part for part, _ in sums])
-        whole = sums[0][1]  # the same of all
+        whole = sums[0][1]  # of the frozen network
     rising = np.array([0, *steps])
     return LearningCurve(
         arm, rising, tuple(seeds), np.array(parts), whole, lower_is_better=lower_is_better, percent=percent
