@@ -145,7 +145,7 @@ class HeldOutLoss:
 
 
 def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[_OwnClip]:
-    """This rank's clips, encoded, with the next clip's poses; the same number on every rank."""
+    """This rank's clips, encoded, with another clip's poses; the same number on every rank."""
     data = config.data
     manifest = Manifest(data.manifest, "val")
     if len(manifest) == 0:
@@ -158,8 +158,8 @@ def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[_OwnClip
     clips = []
     for index in range(distributed.rank(), -(-chosen // world) * world, world):
         number = index if index < chosen else 0  # a rank without a clip computes the first again
-        following = (number + 1) % len(manifest)
-        batch, other = (collate([dataset[SampleKey(n, n)]]).to(distributed.local_device()) for n in (number, following))
+        far = (number + (len(manifest) + 1) // 2) % len(manifest)  # neighbours may be of one video
+        batch, other = (collate([dataset[SampleKey(n, n)]]).to(distributed.local_device()) for n in (number, far))
         encoded = encode_batch(codec, batch, told, _SEED)
         clips.append(_OwnClip(batch.clip_ids[0], encoded, other.pose_maps, index < chosen))
     return clips
