@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -155,8 +156,11 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     stale = tmp_path / "out/seed-0/plain"
     stale.mkdir(parents=True)
     (stale / "curve.jsonl").write_text('{"step": 7}\n', encoding="utf-8")  # of a run that was killed
-    for seed in (0, 1):
-        assert _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed).exit_code == 0
+    for asked in (["--seed", 0], ["--seed", 1, "--arm", "lisa"], ["--seed", 1]):
+        assert _run("train", experiment, "--manifest", tiny_manifest, *asked).exit_code == 0
+    facts = {arm: json.loads((tmp_path / f"out/seed-1/{arm}/run.json").read_text()) for arm in ("plain", "lisa")}
+    assert facts["plain"]["trained_together"] == ["plain"], "the arm that was finished was left alone"
+    assert facts["plain"]["finished"] and facts["lisa"]["steps"] == 2
     again = _run("train", experiment, "--manifest", tiny_manifest, "--seed", 1)
     assert "done already" in again.output
     assert _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json").exit_code == 0
@@ -180,6 +184,34 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     assert (tmp_path / "found.png").stat().st_size > 10_000
 
 
-def test_results_without_a_finished_seed_are_refused(experiment, tiny_manifest, tmp_path) -> None:
-    with pytest.raises(UserError, match="no seed is finished"):
+def test_arms_of_a_seed_do_not_depend_on_who_is_trained_beside_them(experiment, tiny_manifest, tmp_path) -> None:
+    files = [tmp_path / "out/seed-0" / arm / "found-000002.npz" for arm in ("plain", "lisa")]
+    _run("train", experiment, "--manifest", tiny_manifest)
+    together = [np.load(file)["errors"] for file in files]
+    shutil.rmtree(tmp_path / "out")
+    for arm in ("lisa", "plain"):
+        _run("train", experiment, "--manifest", tiny_manifest, "--arm", arm)
+    for file, errors in zip(files, together, strict=True):
+        assert np.array_equal(np.load(file)["errors"], errors)
+
+
+def test_a_race_that_was_stopped_is_scored_up_to_the_last_step_that_all_arms_have(
+    experiment, tiny_manifest, tmp_path
+) -> None:
+    _run("train", experiment, "--manifest", tiny_manifest)
+    (tmp_path / "out/seed-0/lisa/found-000002.npz").unlink()  # killed before it was written
+    (tmp_path / "out/seed-1/plain").mkdir(parents=True)  # killed before its first checkpoint
+    _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["protocol"]["seeds"] == [0]
+    assert [arm["pose gap"]["steps"] for arm in found["arms"]] == [[0, 1]] * 2
+
+
+def test_results_without_a_checkpoint_are_refused(experiment, tiny_manifest, tmp_path) -> None:
+    with pytest.raises(UserError, match="no step at which every arm"):
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
+
+
+def test_an_unknown_arm_is_refused_with_the_known_ones(experiment, tiny_manifest) -> None:
+    with pytest.raises(UserError, match="one of: plain, lisa"):
+        _run("train", experiment, "--manifest", tiny_manifest, "--arm", "lissa")

@@ -5,22 +5,20 @@ It reads the experiments of `lisa-video eval benchmark` (`configs/benchmark/*.ya
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from tqdm import tqdm
 
 from benchmarks.convergence.base import train_base
 from benchmarks.convergence.clips import load_clips
-from benchmarks.convergence.examine import Examiner, Findings
+from benchmarks.convergence.examine import Examiner
 from benchmarks.convergence.race import Arm, Draws, Race
+from benchmarks.convergence.records import FLOOR, Records
 from benchmarks.convergence.results import write_results
 from eval.benchmark import BenchmarkConfig, load_benchmark
 from lisa_video.config.load import load_config
@@ -57,61 +55,63 @@ def train(
     experiment: Annotated[Path, typer.Argument(help="YAML file, see configs/benchmark/")],
     manifest: Annotated[str, typer.Option(help="data set of all arms")],
     seed: Annotated[int, typer.Option(help="of training; run several side by side")] = 0,
+    arm: Annotated[list[str] | None, typer.Option(help="only these arms; calls for others may run beside it")] = None,
     seconds: Annotated[float | None, typer.Option(help="stop at the last checkpoint before")] = None,
     override: Annotated[list[str] | None, typer.Option(help="setting of all arms")] = None,
 ) -> None:
-    """Train all arms of an experiment with one seed and examine them at its checkpoints.
+    """Train the arms of an experiment with one seed and examine them at its checkpoints.
 
-    A finished seed is left alone, an unfinished one begins again.
+    A finished arm is left alone, an unfinished one begins again. What a stopped call has examined can be scored.
 
     Example: `python -m benchmarks.convergence train configs/benchmark/standard.yaml --manifest M --seed 1`
     """
     settings = load_benchmark(experiment)
-    out = Path(settings.out) / f"seed-{seed}"
-    if (out / "done.json").is_file():
-        typer.echo(f"{out}: done already")
-        return
+    records = Records(Path(settings.out) / f"seed-{seed}")
     configs = _arms(settings, manifest, seed, override or [])
-    shutil.rmtree(out, ignore_errors=True)
+    names = [name for name in _known(arm or list(configs), configs) if not records.finished(name)]
+    if not names:
+        typer.echo(f"{records.folder}: done already")
+        return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first = next(iter(configs.values()))
+    first = configs[names[0]]
     parts = build_backbone(first.backbone)
     parts.backbone.to(device)
     parts.codec.to(device)
     started = time.perf_counter()
     clips = load_clips(first.data, "train", parts.codec, device)
     held_out = load_clips(first.data, "val", parts.codec, device, settings.eval_clips)
-    examiner = Examiner(first, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
-    arms = {name: Arm(config, parts, device) for name, config in configs.items()}
+    examiner = Examiner(
+        next(iter(configs.values())), parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device)
+    )
+    arms = {name: Arm(configs[name], parts, device) for name in names}
     races = _races(arms, lambda config: Draws(config, parts, clips, seed))
-    (out / "floor").mkdir(parents=True, exist_ok=True)
-    _keep(out / "floor", 0, examiner(None), held_out.ids, {})
-    steps, trained = 0, 0.0
+    for name in names:
+        records.forget(name)
+    records.keep(FLOOR, 0, examiner(None), held_out.ids)
+    facts = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "trained_together": names,
+        "overrides": override or [],
+    }
+    steps, trained, out_of_time = 0, 0.0, False
     total, every = first.training.max_steps, -(-first.training.max_steps // settings.checkpoints)
     with tqdm(total=total, desc=f"seed {seed}", unit="step") as bar:
-        while steps < total:
+        while steps < total and not out_of_time:
             count, before = min(every, total - steps), time.perf_counter()
             for race in races:
                 race.steps(count)
             trained += time.perf_counter() - before
             steps += count
             bar.update(count)
-            for name, arm in arms.items():
-                (out / name).mkdir(exist_ok=True)
-                _keep(out / name, steps, examiner(arm), held_out.ids, _losses(arm))
-            round_seconds = time.perf_counter() - before
-            if seconds is not None and time.perf_counter() - started + round_seconds > seconds:
-                break
-    facts = {
-        "steps": steps,
-        "seconds_of_training": round(trained, 1),
-        "arms": len(arms),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "experiment": settings.model_dump(mode="json"),
-        "overrides": override or [],
-        "run": first.model_dump(mode="json", exclude={"run_dir": True, "data": {"manifest"}}),
-    }
-    (out / "done.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            found = {name: examiner(of) for name, of in arms.items()}
+            now = time.perf_counter()
+            out_of_time = seconds is not None and now - started + (now - before) > seconds
+            progress = {"steps": steps, "finished": steps == total or out_of_time, "seconds": round(trained, 1)}
+            for name, of in arms.items():
+                records.keep(name, steps, found[name], held_out.ids)
+                records.add_losses(name, steps, _losses(of))
+                run = configs[name].model_dump(mode="json", exclude={"run_dir": True, "data": {"manifest"}})
+                records.write_facts(name, {**progress, **facts, "run": run})
 
 
 @app.command()
@@ -148,6 +148,13 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
     return configs
 
 
+def _known(names: list[str], configs: dict[str, RunConfig]) -> list[str]:
+    for name in names:
+        if name not in configs:
+            raise UserError("no such arm", where=f"--arm {name}", remedy=f"one of: {', '.join(configs)}")
+    return names
+
+
 def _races(arms: dict[str, Arm], draw: Callable[[RunConfig], Draws]) -> list[Race]:
     """A race for each distribution of the noise level in training; all have the same clips and noise."""
     by_noise: dict[str, dict[str, Arm]] = {}
@@ -161,15 +168,6 @@ def _losses(arm: Arm) -> dict[str, float]:
     *sums, count = arm.sums.tolist()
     arm.sums.zero_()
     return {name: value / count for name, value in zip(("denoising", "lisa", "residual"), sums, strict=True)}
-
-
-def _keep(folder: Path, step: int, findings: Findings, ids: tuple[str, ...], losses: dict[str, Any]) -> None:
-    """The poses of each checkpoint, and the clips of the newest."""
-    found = {"xy": findings.xy, "score": findings.score, "errors": findings.errors, "misled": findings.misled}
-    np.savez_compressed(folder / f"found-{step:06d}.npz", **found, ids=np.array(ids))
-    np.savez(folder / "videos.npz", videos=findings.videos, ids=np.array(ids), step=step)
-    with open(folder / "curve.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **losses}) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.convergence.figure import draw_curves
+from benchmarks.convergence.records import FLOOR, Records, common_steps, read_seeds
 from eval.benchmark import BenchmarkConfig
 from eval.learning_curves import LearningCurve, SpeedUp, difference, speed_up
 from lisa_video.config.load import load_config
@@ -31,21 +32,21 @@ Sums = tuple[np.ndarray, np.ndarray]
 
 
 def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path) -> None:
-    """Score every checkpoint that all finished seeds have, write one JSON file and a PNG.
+    """Score every checkpoint that all arms of all seeds have, write one JSON file and a PNG.
 
     Raises:
-        UserError: no seed has been trained to its end.
+        UserError: there is no checkpoint that all have.
     """
-    folder = Path(settings.out)
-    seeds = sorted(int(path.parent.name.removeprefix("seed-")) for path in folder.glob("seed-*/done.json"))
-    if not seeds:
-        raise UserError("no seed is finished", where=str(folder), remedy="run `train` for some seeds first")
-    done = [json.loads((folder / f"seed-{seed}" / "done.json").read_text(encoding="utf-8")) for seed in seeds]
-    truth = _truth(settings, manifest)
+    arms, truth = list(settings.arms), _truth(settings, manifest)
+    seeds = read_seeds(Path(settings.out), arms)
+    steps = common_steps(seeds, arms)
+    if not steps:
+        remedy = "run `train` for some seeds first, for all arms up to the same step"
+        raise UserError("there is no step at which every arm of a seed was examined", where=settings.out, remedy=remedy)
     curves = {
-        PCK: [_curve(folder, arm, seeds, partial(_joints, truth), percent=True) for arm in settings.arms],
-        LOSS: [_curve(folder, arm, seeds, _errors, lower_is_better=True) for arm in settings.arms],
-        GAP: [_curve(folder, arm, seeds, _gaps, percent=True) for arm in settings.arms],
+        PCK: [_curve(seeds, arm, steps, partial(_joints, truth), percent=True) for arm in arms],
+        LOSS: [_curve(seeds, arm, steps, _errors, lower_is_better=True) for arm in arms],
+        GAP: [_curve(seeds, arm, steps, _gaps, percent=True) for arm in arms],
     }
     summary = {
         "title": settings.title,
@@ -57,17 +58,18 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
             "detector": "lisa_video/assets/keypoint_net",
             "held_out_clips": len(truth),
             "manifest_digest": file_digest(manifest),
-            "seeds": seeds,
+            "seeds": list(seeds),
             "interval": "95 % bootstrap over seeds and clips together",
             "trained_by": "python -m benchmarks.convergence (arms of a seed share clips, noise and the frozen pass)",
         },
-        "runs": [{key: value for key, value in facts.items() if key != "experiment"} for facts in done],
+        "runs": [{arm: records.facts(arm) for arm in arms} for records in seeds.values()],
         "arms": [
             {
-                "arm": arm, "overrides": settings.arms[arm], "levels": _levels(folder, arm, seeds),
-                "losses": _losses(folder, arm, seeds), **{name: _numbers(place, of) for name, of in curves.items()},
+                "arm": arm, "overrides": settings.arms[arm], "levels": _levels(seeds, arm, steps),
+                "losses": [records.losses(arm) for records in seeds.values()],
+                **{name: _numbers(place, of) for name, of in curves.items()},
             }
-            for place, arm in enumerate(settings.arms)
+            for place, arm in enumerate(arms)
         ],
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -144,28 +146,18 @@ def _gaps(kept: Kept) -> Sums:
     return misled - right, right
 
 
-def _checkpoints(folder: Path, arm: str, seeds: list[int]) -> list[int]:
-    kept = [{_step(path) for path in (folder / f"seed-{seed}" / arm).glob("found-*.npz")} for seed in seeds]
-    return sorted(set.intersection(*kept))
-
-
-def _step(path: Path) -> int:
-    return int(path.stem.removeprefix("found-"))
-
-
 def _read(path: Path, measure: Callable[[Kept], Any]) -> Any:
     with np.load(path) as kept:
         return measure(kept)
 
 
 def _curve(
-    folder: Path, arm: str, seeds: list[int], measure: Callable[[Kept], Sums], *,
+    seeds: dict[int, Records], arm: str, steps: list[int], measure: Callable[[Kept], Sums], *,
     percent: bool = False, lower_is_better: bool = False,
 ) -> LearningCurve:  # fmt: skip
-    steps, parts, whole = _checkpoints(folder, arm, seeds), [], np.zeros(0)
-    for seed in seeds:
-        place = folder / f"seed-{seed}"
-        files = [place / "floor/found-000000.npz", *(place / arm / f"found-{step:06d}.npz" for step in steps)]
+    parts, whole = [], np.zeros(0)
+    for records in seeds.values():
+        files = [records.found(FLOOR, 0), *(records.found(arm, step) for step in steps)]
         sums = [_read(file, measure) for file in files]
         parts.append([part for part, _ in sums])
         whole = sums[0][1]  # of the frozen network
@@ -175,19 +167,12 @@ def _curve(
     )
 
 
-def _levels(folder: Path, arm: str, seeds: list[int]) -> list[list[float]]:
+def _levels(seeds: dict[int, Records], arm: str, steps: list[int]) -> list[list[float]]:
     """Held-out error over that of the frozen network by checkpoint and noise level, mean over seeds; 1: no control."""
     ratios = []
-    for seed in seeds:
-        place = folder / f"seed-{seed}"
-        frozen = _read(place / "floor/found-000000.npz", lambda kept: kept["errors"].mean(axis=0))
-        files = [place / arm / f"found-{step:06d}.npz" for step in _checkpoints(folder, arm, seeds)]
-        ratios.append([_read(file, lambda kept: kept["errors"].mean(axis=0)) / frozen for file in files])
+    for records in seeds.values():
+        frozen = _read(records.found(FLOOR, 0), lambda kept: kept["errors"].mean(axis=0))
+        found = [_read(records.found(arm, step), lambda kept: kept["errors"].mean(axis=0)) for step in steps]
+        ratios.append([errors / frozen for errors in found])
     mean: list[list[float]] = np.mean(ratios, axis=0).round(5).tolist()
     return mean
-
-
-def _losses(folder: Path, arm: str, seeds: list[int]) -> list[list[dict[str, Any]]]:
-    """Training losses of each seed, means between checkpoints."""
-    texts = [(folder / f"seed-{seed}" / arm / "curve.jsonl").read_text(encoding="utf-8") for seed in seeds]
-    return [[json.loads(line) for line in text.splitlines()] for text in texts]
