@@ -98,7 +98,7 @@ class SpeedUp:
 
 
 class Difference(NamedTuple):
-    """An arm's value minus the baseline's at each of S checkpoints, with the ends of its 95 % interval."""
+    """A value minus another at each of S checkpoints, with the ends of its 95 % interval."""
 
     value: Float[np.ndarray, " S"]
     low: Float[np.ndarray, " S"]
@@ -120,6 +120,13 @@ def difference(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) ->
     drawn = arm._resampled(*draws) - baseline._resampled(*draws)
     low, high = np.percentile(drawn, _PERCENTILES, axis=0)
     return Difference(arm.values - baseline.values, low, high)
+
+
+def above_floor(arm: LearningCurve, *, seed: int = 0) -> Difference:
+    """An arm's values minus those of the frozen network alone (step 0): from when on does it follow the pose at all?"""
+    drawn = arm._resampled(*_draws(arm, seed))
+    low, high = np.percentile(drawn - drawn[:, :1], _PERCENTILES, axis=0)
+    return Difference(arm.values - arm.values[0], low, high)
 
 
 def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> SpeedUp:

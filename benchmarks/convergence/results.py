@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.convergence.figure import draw_curves
 from benchmarks.convergence.records import FLOOR, Records, common_steps, read_seeds
 from eval.benchmark import BenchmarkConfig
-from eval.learning_curves import LearningCurve, SpeedUp, difference, speed_up
+from eval.learning_curves import Difference, LearningCurve, SpeedUp, above_floor, difference, speed_up
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import SampleKey
 from lisa_video.data.clips import PoseClipDataset
@@ -84,14 +84,18 @@ def _numbers(place: int, curves: list[LearningCurve]) -> dict[str, Any]:
     return {
         "steps": curve.steps.tolist(), "value": curve.values.tolist(), "low": low.tolist(), "high": high.tolist(),
         "per_seed": curve.values_per_seed.tolist(),
+        "over_floor": _listed(above_floor(curve)),
         "over": {other.arm: _pair(other, curve) for other in curves if other is not curve},
     }  # fmt: skip
 
 
+def _listed(difference: Difference) -> dict[str, list[float]]:
+    return {name: ends.tolist() for name, ends in difference._asdict().items()}
+
+
 def _pair(baseline: LearningCurve, arm: LearningCurve) -> dict[str, Any]:
-    gap = difference(baseline, arm)._asdict()
     return {
-        "difference": {name: ends.tolist() for name, ends in gap.items()},
+        "difference": _listed(difference(baseline, arm)),
         "speed_up": asdict(speed_up(baseline, arm)),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.learning_curves import LearningCurve, difference, first_step, speed_up
+from eval.learning_curves import LearningCurve, above_floor, difference, first_step, speed_up
 from lisa_video.errors import UserError
 
 STEPS = np.array([0, 100, 200, 400])
@@ -69,6 +69,13 @@ def test_the_difference_is_as_unsure_as_seeds_make_it():
     gap = difference(curve("a", [[0.2, 0.2, 0.3, 0.4]] * 2), curve("b", [[0.2, 0.3, 0.3, 0.5], [0.2, 0.1, 0.3, 0.7]]))
     assert np.allclose(gap.value, [0, 0, 0, 0.2])
     assert np.allclose(gap.low, [0, -0.1, 0, 0.1]) and np.allclose(gap.high, [0, 0.1, 0, 0.3])
+
+
+def test_control_is_there_once_all_seeds_have_left_the_floor():
+    gain = above_floor(curve("a", [[0.2, 0.2, 0.3, 0.4], [0.2, 0.1, 0.4, 0.6]]))
+    assert gain.value == pytest.approx([0, -0.05, 0.15, 0.3])
+    assert gain.low[0] == gain.high[0] == 0 and gain.low[1] < 0 <= gain.high[1]
+    assert gain.low[2:] == pytest.approx([0.1, 0.2]) and gain.high[2:] == pytest.approx([0.2, 0.4])
 
 
 def test_differences_need_the_same_checkpoints():
