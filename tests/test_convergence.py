@@ -183,6 +183,12 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     assert over["difference"]["value"] == pytest.approx(gaps) and over["difference"]["low"][0] == 0
     assert (tmp_path / "found.png").stat().st_size > 10_000
 
+    _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "second.json", "--skip", 1)
+    second = json.loads((tmp_path / "second.json").read_text(encoding="utf-8"))
+    kept = np.load(tmp_path / "out/seed-0/lisa/found-000002.npz")["errors"]
+    assert second["protocol"]["held_out_clips"] == 1
+    assert second["arms"][1]["held-out loss"]["per_seed"][0][-1] == pytest.approx(kept[1].mean())
+
 
 def test_arms_of_a_seed_do_not_depend_on_who_is_trained_beside_them(experiment, tiny_manifest, tmp_path) -> None:
     files = [tmp_path / "out/seed-0" / arm / "found-000002.npz" for arm in ("plain", "lisa")]

@@ -120,12 +120,15 @@ def results(
     manifest: Annotated[str, typer.Option(help="data set of all arms")],
     out: Annotated[Path, typer.Option(help="JSON of all numbers")],
     figure: Annotated[Path | None, typer.Option(help="PNG of the curves; default: beside the numbers")] = None,
+    skip: Annotated[
+        int, typer.Option(min=0, help="leave out the first held-out clips, say those that chose an arm")
+    ] = 0,
 ) -> None:
     """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
 
     Example: `... results configs/benchmark/standard.yaml --manifest M --out benchmarks/results/standard.json`
     """
-    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"))
+    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip)
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:

@@ -31,8 +31,15 @@ Sums = tuple[np.ndarray, np.ndarray]
 """(N,) part and (N,) whole of each clip; a score is the sum of the parts over that of the frozen network's wholes."""
 
 
-def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path) -> None:
+def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path, skip: int = 0) -> None:
     """Score every checkpoint that all arms of all seeds have, write one JSON file and a PNG.
+
+    Args:
+        settings: of the experiment.
+        manifest: data set.
+        out: JSON file.
+        figure: PNG file.
+        skip: first held-out clips that are left out.
 
     Raises:
         UserError: there is no checkpoint that all have.
@@ -44,9 +51,9 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
         remedy = "run `train` for some seeds first, for all arms up to the same step"
         raise UserError("there is no step at which every arm of a seed was examined", where=settings.out, remedy=remedy)
     curves = {
-        PCK: [_curve(seeds, arm, steps, partial(_joints, truth), percent=True) for arm in arms],
-        LOSS: [_curve(seeds, arm, steps, _errors, lower_is_better=True) for arm in arms],
-        GAP: [_curve(seeds, arm, steps, _gaps, percent=True) for arm in arms],
+        PCK: [_curve(seeds, arm, steps, partial(_joints, truth), skip, percent=True) for arm in arms],
+        LOSS: [_curve(seeds, arm, steps, _errors, skip, lower_is_better=True) for arm in arms],
+        GAP: [_curve(seeds, arm, steps, _gaps, skip, percent=True) for arm in arms],
     }
     summary = {
         "title": settings.title,
@@ -56,7 +63,8 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
             LOSS: "mean squared error of held-out clips at the middles of 5 equally likely ranges of the noise level",
             GAP: "held-out loss with another clip's poses minus that with the right ones, over the frozen network's",
             "detector": "lisa_video/assets/keypoint_net",
-            "held_out_clips": len(truth),
+            "held_out_clips": len(truth) - skip,
+            "first_clips_left_out": skip,
             "manifest_digest": file_digest(manifest),
             "seeds": list(seeds),
             "interval": "95 % bootstrap over seeds and clips together",
@@ -156,15 +164,15 @@ def _read(path: Path, measure: Callable[[Kept], Any]) -> Any:
 
 
 def _curve(
-    seeds: dict[int, Records], arm: str, steps: list[int], measure: Callable[[Kept], Sums], *,
+    seeds: dict[int, Records], arm: str, steps: list[int], measure: Callable[[Kept], Sums], skip: int, *,
     percent: bool = False, lower_is_better: bool = False,
 ) -> LearningCurve:  # fmt: skip
     parts, whole = [], np.zeros(0)
     for records in seeds.values():
         files = [records.found(FLOOR, 0), *(records.found(arm, step) for step in steps)]
         sums = [_read(file, measure) for file in files]
-        parts.append([part for part, _ in sums])
-        whole = sums[0][1]  # of the frozen network
+        parts.append([part[skip:] for part, _ in sums])
+        whole = sums[0][1][skip:]  # of the frozen network
     rising = np.array([0, *steps])
     return LearningCurve(
         arm, rising, tuple(seeds), np.array(parts), whole, lower_is_better=lower_is_better, percent=percent
