@@ -213,6 +213,14 @@ def test_a_race_that_was_stopped_is_scored_up_to_the_last_step_that_all_arms_hav
     assert [arm["pose gap"]["steps"] for arm in found["arms"]] == [[0, 1]] * 2
 
 
+def test_arms_that_were_not_trained_alike_are_not_compared(experiment, tiny_manifest, tmp_path) -> None:
+    for arm, frames in (("plain", 3), ("lisa", 2)):
+        changed = ("--override", f"data.num_frames={frames}")
+        _run("train", experiment, "--manifest", tiny_manifest, "--arm", arm, *changed)
+    with pytest.raises(UserError, match="trained with another data than"):
+        _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
+
+
 def test_results_without_a_checkpoint_are_refused(experiment, tiny_manifest, tmp_path) -> None:
     with pytest.raises(UserError, match="no step at which every arm"):
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from benchmarks.convergence.base import train_base
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.examine import Examiner
-from benchmarks.convergence.race import Arm, Draws, Race
+from benchmarks.convergence.race import SHARED, Arm, Draws, Race
 from benchmarks.convergence.records import FLOOR, Records
 from benchmarks.convergence.results import write_results
 from eval.benchmark import BenchmarkConfig, load_benchmark
@@ -30,7 +30,6 @@ from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 _RUN = Path("configs/benchmark/standard_run.yaml")
 _DETECTOR = Path("lisa_video/assets/keypoint_net")
-_SHARED = ("data", "backbone", "conditioning", "training", "sampling")
 
 
 @app.command()
@@ -73,16 +72,14 @@ def train(
         typer.echo(f"{records.folder}: done already")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    first = configs[names[0]]
+    first = next(iter(configs.values()))
     parts = build_backbone(first.backbone)
     parts.backbone.to(device)
     parts.codec.to(device)
     started = time.perf_counter()
     clips = load_clips(first.data, "train", parts.codec, device)
     held_out = load_clips(first.data, "val", parts.codec, device, settings.eval_clips)
-    examiner = Examiner(
-        next(iter(configs.values())), parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device)
-    )
+    examiner = Examiner(first, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
     arms = {name: Arm(configs[name], parts, device) for name in names}
     races = _races(arms, lambda config: Draws(config, parts, clips, seed))
     for name in names:
@@ -141,7 +138,7 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
     configs = {name: load_config(Path(settings.base), [*common, *arm]) for name, arm in settings.arms.items()}
     first = next(iter(configs.values()))
     for name, config in configs.items():
-        for section in _SHARED:
+        for section in SHARED:
             if getattr(config, section) != getattr(first, section):
                 raise UserError(
                     f"differs from the first arm in {section}, which arms of a race share",

@@ -30,6 +30,9 @@ from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
 from lisa_video.training.deepspeed_config import parameter_groups
 
+SHARED = ("data", "backbone", "conditioning", "training", "sampling")
+"""Sections of the config in which arms of a race are equal."""
+
 _WARM_UP = 3
 
 

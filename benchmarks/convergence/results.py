@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.convergence.figure import draw_curves
+from benchmarks.convergence.race import SHARED
 from benchmarks.convergence.records import FLOOR, Records, common_steps, read_seeds
 from eval.benchmark import BenchmarkConfig
 from eval.learning_curves import Difference, LearningCurve, SpeedUp, above_floor, difference, speed_up
@@ -42,7 +43,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
         skip: first held-out clips that are left out.
 
     Raises:
-        UserError: there is no checkpoint that all have.
+        UserError: there is no checkpoint that all have, or they were not trained alike.
     """
     arms, truth = list(settings.arms), _truth(settings, manifest)
     seeds = read_seeds(Path(settings.out), arms)
@@ -50,6 +51,7 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
     if not steps:
         remedy = "run `train` for some seeds first, for all arms up to the same step"
         raise UserError("there is no step at which every arm of a seed was examined", where=settings.out, remedy=remedy)
+    _require_alike(seeds, arms)
     curves = {
         PCK: [_curve(seeds, arm, steps, partial(_joints, truth), skip, percent=True) for arm in arms],
         LOSS: [_curve(seeds, arm, steps, _errors, skip, lower_is_better=True) for arm in arms],
@@ -84,6 +86,17 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
     out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     draw_curves(curves, settings.title, figure)
     _print(curves)
+
+
+def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
+    """Arms are trained by separate calls, so settings may have been changed in between."""
+    runs = {(records.folder / arm): records.facts(arm)["run"] for records in seeds.values() for arm in arms}
+    first, *others = runs
+    for folder in others:
+        for section in SHARED:
+            if runs[folder][section] != runs[first][section]:
+                remedy = "remove the folder of the one that is out of date, and train it again"
+                raise UserError(f"was trained with another {section} than {first}", where=str(folder), remedy=remedy)
 
 
 def _numbers(place: int, curves: list[LearningCurve]) -> dict[str, Any]:
