@@ -59,7 +59,9 @@ class PublicStep:
         time_ids = torch.tensor([[6.0, 127.0, 0.02]] * clips, device=setting.device)
         condition = Condition(image.to(setting.dtype), tokens.to(setting.dtype), time_ids)
         model_input, t = process.model_input(x_s, sigma).to(setting.dtype), process.timestep(sigma)
-        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"):
+        with torch.autocast(
+            "cuda" if setting.device == "cuda" else "cpu", torch.bfloat16, enabled=setting.precision == "bf16"
+        ):
             output = self.branch(model_input, t, condition, self.batch.pose_maps)
         residuals = output.residuals._replace(
             down=tuple(residual.to(setting.dtype) for residual in output.residuals.down),

@@ -70,15 +70,15 @@ def trace_step(config: RunConfig, *, count_flops: bool = True) -> StepTrace:
     counts = [sum(p.numel() for p in module.parameters()) for module in (parts.backbone, model.trainable, parts.codec)]
     model_flops = flops = 0
     if count_flops:
-        with _flash_attention(), FlopCounterMode(display=False) as plain:
+        with flash_attention(), FlopCounterMode(display=False) as plain:
             _run_step(model, parts, config)
         model_flops = flops = plain.get_total_flops()
     checkpoint_activations(model, config.training.gradient_checkpointing)
     if count_flops and config.training.gradient_checkpointing is not False:
-        with _flash_attention(), FlopCounterMode(display=False) as checkpointed:
+        with flash_attention(), FlopCounterMode(display=False) as checkpointed:
             _run_step(model, parts, config)
         flops = checkpointed.get_total_flops()
-    with _flash_attention(), _LiveBytes(model) as live:
+    with flash_attention(), _LiveBytes(model) as live:
         _run_step(model, parts, config)
     return StepTrace(counts[0], counts[1], counts[2], live.peaks(), _encoding_peak(parts, config), flops, model_flops)
 
@@ -111,13 +111,13 @@ def _encoding_peak(parts: BackboneParts, config: RunConfig) -> int:
     shown = frames if config.data.cache is None else 1
     with torch.device("meta"):
         video = torch.empty(config.training.micro_batch_size, shown, 3, height, width)
-    with _flash_attention(), _LiveBytes(parts.codec) as live:
+    with flash_attention(), _LiveBytes(parts.codec) as live:
         parts.codec.encode_video(video)
     return live.peak + 4 * video.numel()
 
 
 @contextmanager
-def _flash_attention() -> Iterator[None]:
+def flash_attention() -> Iterator[None]:
     """Attention as a GPU computes it, without the matrix of all pairs; the meta device would choose the plain one.
 
     A patch and not a `TorchFunctionMode`: modes do not reach the recomputation within a backward pass.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,6 +82,15 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def gone(pids: list[int]) -> bool:
+    """Nobody runs any more; whoever has ended but was not yet asked for its status (a zombie) does not run."""
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
 def pids_in_training(run_dir: Path, steps: int) -> list[int]:
     """Process ids of both ranks, once so many steps are logged."""
     notes = [run_dir / f"ranks/rank-{rank}.json" for rank in (0, 1)]
@@ -102,7 +112,8 @@ def test_a_stopped_rank_is_named_and_all_end(start, tmp_path):
     assert "stage 'backward pass and step'" in waiting
     assert "train_step" in (run_dir / "ranks/stacks-rank-0.txt").read_text(encoding="utf-8")
     assert read_rows(run_dir / "trouble.jsonl")[-1]["stuck"] == [blamed, waiting]
-    assert not any(psutil.pid_exists(pid) for pid in pids) and not (run_dir / "done.json").exists()
+    wait_until(lambda: gone(pids))
+    assert not (run_dir / "done.json").exists()
 
 
 @pytest.mark.launcher
@@ -124,7 +135,7 @@ def test_a_killed_launcher_is_no_success_and_leaves_nobody_behind(start, tmp_pat
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGKILL)
     status, errors = ended(process)
     assert status == 1 and "the run is not done" in errors
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_until(lambda: gone(pids))
 
 
 @pytest.mark.launcher
@@ -136,7 +147,7 @@ def test_a_killed_rank_ends_all_at_once(start, tmp_path):
     killed = time.monotonic()
     status, errors = ended(process)
     assert status not in (0, 75) and time.monotonic() - killed < 60, errors
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    wait_until(lambda: gone(pids))
     assert not (run_dir / "done.json").exists()
 
 
