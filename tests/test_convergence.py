@@ -76,6 +76,19 @@ def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_adamw(race, 
         torch.testing.assert_close(own, decay * first + (1 - decay) * now.detach(), rtol=1e-4, atol=1e-7)
 
 
+def test_an_arm_with_lisa_on_every_second_step_has_twice_its_weight_there_and_none_between(race) -> None:
+    twice, between = race("lisa.weight=0.4", "lisa.every=1"), race("lisa.every=2")
+    for arm in (twice, between):  # the decoder's gradient is LISA's alone, and the branch's has its share
+        arm.race.steps(1)
+    for own, other in zip(between.race.arms["arm"].parameters, twice.race.arms["arm"].parameters, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
+    between.race.steps(1)
+    decoder = between.race.arms["arm"].model.decoder
+    assert all(not p.grad.any() for p in decoder.parameters())
+    between.race.steps(1)
+    assert any(p.grad.any() for p in decoder.parameters())
+
+
 def test_the_same_seed_draws_the_same_steps_again_and_another_seed_does_not(race, tiny_config) -> None:
     ours = race("lisa=null")
     draws = ours.race.draws

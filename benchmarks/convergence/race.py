@@ -140,7 +140,7 @@ class Arm:
             capturable=device.type == "cuda",
         )
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.lisa_weight = build_lisa_weight(config.lisa)
+        self.lisa_weight, self.lisa_every = build_lisa_weight(config.lisa), config.lisa.every if config.lisa else 1
         self.branch = list(self.model.branch.parameters())
         self.average = [p.detach().clone() for p in self.branch]
         self.steps = torch.zeros((), device=device)
@@ -160,7 +160,9 @@ class Arm:
         """One optimizer step."""
         self.optimizer.zero_grad(set_to_none=True)
         drawn = shared.drawn
-        weight = self.lisa_weight(drawn.sigma, drawn.positions)
+        # A weight of 0 costs a pass that the trainer does not make, but a recorded step has to be the same each time.
+        due = self.lisa_every * (self.steps % self.lisa_every == 0)
+        weight = self.lisa_weight(drawn.sigma, drawn.positions) * due
         terms = loss_terms(self.predict(shared), drawn.target, drawn.sigma, weight)
         terms.total.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
