@@ -32,13 +32,13 @@ class Estimate:
 
 
 def ratio_estimate(
-    correct: Real[np.ndarray, " N"], visible: Int[np.ndarray, " N"], *, seed: int, resamples: int = RESAMPLES
+    correct: Real[np.ndarray, " N"], visible: Real[np.ndarray, " N"], *, seed: int, resamples: int = RESAMPLES
 ) -> Estimate:
     """Micro average sum(correct) / sum(visible) over N clips; NaN where nothing is visible.
 
     Args:
-        correct: joints found, or a sum over joints, per clip.
-        visible: joints to be found, per clip.
+        correct: joints found, or a sum over joints, per clip; or what else is counted.
+        visible: joints to be found, per clip; or the sum of what else is counted by.
         seed: of the resampling.
         resamples: bootstrap draws.
     """

@@ -141,6 +141,8 @@ def _measures(grid: list[list[Evaluation]], threshold: float) -> dict[str, tuple
         values = np.array([[one.array for one in row if one is not None] for row in losses])  # (R,S,N,Q)
         clips = np.ones(values.shape[2], np.int64)
         found["Held-out loss"] = values.mean(axis=3), clips, True
+        gaps = np.array([[one.gaps for one in row if one is not None] for row in losses])
+        found["Pose gap"] = gaps, loss.frozen_means, False
         for level, sigma in enumerate(loss.sigmas):
             found[f"Held-out loss at sigma {sigma:.2g}"] = values[..., level], clips, True
     return found

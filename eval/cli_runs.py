@@ -30,7 +30,7 @@ def run_command(
     fvd: FVD = False,
     checkpoints: Annotated[str | None, typer.Option(help="steps such as 1000,2000, or all: score kept weights")] = None,
 ) -> None:
-    """Sample held-out clips of a run and score them: pose accuracy, Frechet distances, PSNR, held-out loss.
+    """Sample held-out clips of a run and score them: pose accuracy, Frechet distances, PSNR, held-out loss, pose gap.
 
     Goes on after a kill. All numbers are in a JSON file beside the clips, in RUN/eval.
 

@@ -29,7 +29,7 @@ from eval.scoring import Distance, PixelScores, PosedClip, distance_between, pix
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.scoring import default_detectors, named_detector
 
-_VERSION = 1  # of what the files of scores hold
+_VERSION = 2  # of what the files of scores hold
 I3D, DEMO_FEATURES = "i3d", "keypoint-net"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from eval.arms import ArmResult
 from eval.bootstrap import Estimate
+from eval.held_out_loss import pose_gap_difference
 from eval.scores import Scores, pck_difference, threshold_key
 
 DASH = "\N{EN DASH}"
@@ -52,6 +53,8 @@ def remarks(
             f"{ceiling.evaluation.pixels.mean_psnr_db:.1f} dB: what the frozen VAE lets a perfect sample keep."
         )
     said += [_distances(arms, place) for place in range(len(arms[0].evaluation.distances))]
+    if sentence := _pose_gap(arms):
+        said.append(sentence)
     if len(arms) > 1 and (sentence := _speed(arms[0], arms[-1], threshold)):
         said.append(sentence)
     said.append(
@@ -69,8 +72,22 @@ def _other_detector(arms: Sequence[ArmResult], threshold: float, place: int) -> 
     if len(arms) == 1:
         return f"{said}."
     gain = pck_difference(parts[0], parts[-1], threshold)
+    return f"{said}. {_gain(arms, gain)}"
+
+
+def _pose_gap(arms: Sequence[ArmResult]) -> str:
+    """What the poses are worth to the branches; nothing without the losses."""
+    losses = [arm.evaluation.loss for arm in arms if arm.evaluation.loss is not None]
+    if len(losses) < len(arms):
+        return ""
+    values = ", ".join(f"{arm.name} {percent(loss.pose_gap.value)}" for arm, loss in zip(arms, losses, strict=True))
+    said = f"With the poses of another clip the held-out loss rises, in shares of the frozen model's: {values}."
+    return said if len(arms) == 1 else f"{said} {_gain(arms, pose_gap_difference(losses[0], losses[-1]))}"
+
+
+def _gain(arms: Sequence[ArmResult], gain: Estimate) -> str:
     verdict = "beyond chance" if gain.excludes_zero else "the interval includes zero"
-    return f"{said}. {arms[-1].name} less {arms[0].name}: {_signed(gain)}, {verdict}."
+    return f"{arms[-1].name} less {arms[0].name}: {_signed(gain)}, {verdict}."
 
 
 def _distances(arms: Sequence[ArmResult], place: int) -> str:

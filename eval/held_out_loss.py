@@ -3,6 +3,9 @@
 Clips, noise levels and noise are the same for every arm and checkpoint, so that differences between arms are paired.
 No condition is dropped. The levels are quantiles of the log-normal distribution in common use for SVD, whatever the
 run trained on, so that runs with other distributions stay comparable.
+
+The loss is also measured with the poses of another clip: by how much it is higher tells what the right ones are
+worth to the branch (`pose_gap`, as training logs it).
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.generate import GenerationJob, group_size, held_out_clips, load_pipeline
+from eval.bootstrap import Estimate, ratio_estimate
+from eval.generate import GenerationJob, group_size, held_out, held_out_clips, load_pipeline
 from eval.json_files import write_json
 from eval.protocol import UnderProtocol, clips_digest
 from eval.sample_protocol import data_protocol
-from lisa_video.data.batch import Clip, collate
+from lisa_video.data.batch import Clip, SampleKey, collate
 from lisa_video.diffusion.sigma import LogNormalSigma
 from lisa_video.held_out_loss import denoising_errors
 from lisa_video.pipeline import PoseVideoPipeline
@@ -31,6 +35,9 @@ from lisa_video.randomness import normal
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the noise level: about 0.26, 0.87, 2.0, 4.7 and 15.6."""
+
+
+Rows = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,15 @@ class HeldOutLoss(UnderProtocol):
         sigmas: Q noise levels.
         clip_ids: N clips.
         losses: N rows of Q.
+        misled: the same with the poses of another clip; of the frozen network alone: equal to `losses`.
+        frozen: the same of the frozen network alone.
     """
 
     sigmas: tuple[float, ...]
     clip_ids: tuple[str, ...]
-    losses: tuple[tuple[float, ...], ...]
+    losses: Rows
+    misled: Rows
+    frozen: Rows
 
     @property
     def array(self) -> Float[np.ndarray, "N Q"]:
@@ -58,11 +69,33 @@ class HeldOutLoss(UnderProtocol):
         """Over clips and noise levels."""
         return float(self.array.mean())
 
+    @property
+    def gaps(self) -> Float[np.ndarray, " N"]:
+        """How much higher the loss of each clip is with the poses of another one, over the noise levels."""
+        gaps: np.ndarray = (np.array(self.misled) - self.array).mean(axis=1)
+        return gaps
+
+    @property
+    def frozen_means(self) -> Float[np.ndarray, " N"]:
+        """The frozen network's loss of each clip, over the noise levels: the unit of the pose gap."""
+        means: np.ndarray = np.array(self.frozen).mean(axis=1)
+        return means
+
+    @property
+    def pose_gap(self) -> Estimate:
+        """The mean of `gaps` over that of `frozen_means`; 0: the branch does not look at the pose."""
+        return ratio_estimate(self.gaps, self.frozen_means, seed=0)
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> HeldOutLoss:
         """What `write_json` wrote."""
-        losses = tuple(tuple(row) for row in values["losses"])
-        return cls(values["protocol"], tuple(values["sigmas"]), tuple(values["clip_ids"]), losses)
+        parts = (tuple(tuple(row) for row in values[name]) for name in ("losses", "misled", "frozen"))
+        return cls(values["protocol"], tuple(values["sigmas"]), tuple(values["clip_ids"]), *parts)
+
+
+def pose_gap_difference(a: HeldOutLoss, b: HeldOutLoss) -> Estimate:
+    """The pose gap of b less that of a, over the same clips; a draw takes the same clips of both."""
+    return ratio_estimate(b.gaps - a.gaps, a.frozen_means, seed=0)
 
 
 def held_out_loss(job: GenerationJob) -> HeldOutLoss:
@@ -76,32 +109,45 @@ def held_out_loss(job: GenerationJob) -> HeldOutLoss:
     path = job.folder / f"held-out-loss-{job.num_clips}.json"
     facts = _facts(job)
     if path.is_file():
-        known = HeldOutLoss.from_json(json.loads(path.read_text(encoding="utf-8")))
-        if facts.items() <= known.protocol.items():
-            return known
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if facts.items() <= known["protocol"].items():
+            return HeldOutLoss.from_json(known)
     pipeline = load_pipeline(job)
     sigmas = LogNormalSigma().icdf(torch.tensor(QUANTILES))
     ids: list[str] = []
-    rows: list[tuple[float, ...]] = []
-    batches = _batches(held_out_clips(job.config, job.num_clips), group_size(job))
+    found: list[Float[Tensor, "B 3 Q"]] = []
+    batches = _batches(_with_other_poses(job), group_size(job))
     with tqdm(total=job.num_clips, desc=f"loss {job.folder.name}", unit="clip") as bar:
-        for clips in batches:
-            ids += [clip.clip_id for clip in clips]
-            rows += [tuple(row) for row in _losses(pipeline, clips, sigmas, job).tolist()]
-            bar.update(len(clips))
+        for pairs in batches:
+            ids += [clip.clip_id for clip, _ in pairs]
+            found.append(_losses(pipeline, pairs, sigmas, job))
+            bar.update(len(pairs))
     protocol = {**facts, "clips": len(ids), "clips_digest": clips_digest(ids)}
-    result = HeldOutLoss(protocol, tuple(sigmas.tolist()), tuple(ids), tuple(rows))
+    rows = [tuple(map(tuple, part)) for part in torch.cat(found).transpose(0, 1).tolist()]
+    result = HeldOutLoss(protocol, tuple(sigmas.tolist()), tuple(ids), *rows)
     write_json(path, asdict(result))
     return result
 
 
+def _with_other_poses(job: GenerationJob) -> Iterator[tuple[Clip, Clip]]:
+    """The job's clips, each with one whose poses mislead: far away, since neighbours may be of one video."""
+    dataset = held_out(job.config)
+    count = len(dataset)
+    for clip in held_out_clips(job.config, job.num_clips):
+        far = (clip.position + (count + 1) // 2) % count
+        yield clip, dataset[SampleKey(far, far)]
+
+
 @torch.no_grad()
 def _losses(
-    pipeline: PoseVideoPipeline, clips: Sequence[Clip], sigmas: Float[Tensor, " Q"], job: GenerationJob
-) -> Float[Tensor, "B Q"]:
-    """Loss of each clip at each noise level."""
+    pipeline: PoseVideoPipeline,
+    pairs: Sequence[tuple[Clip, Clip]],
+    sigmas: Float[Tensor, " Q"],
+    job: GenerationJob,
+) -> Float[Tensor, "B 3 Q"]:
+    """Loss of each clip at each noise level: by the job's network, by it with other poses, by the frozen one alone."""
     contract, device = pipeline.contract, next(pipeline.denoiser.parameters()).device
-    batch = collate(clips).to(device)
+    batch, other = (collate(clips).to(device) for clips in zip(*pairs, strict=True))
     keys, x0 = batch.clip_ids, pipeline.codec.encode_video(batch.frames)
     condition = pipeline.codec.encode_reference(
         batch.reference,
@@ -110,16 +156,17 @@ def _losses(
         noise_aug_strength=contract["noise_aug_strength"],
         motion_bucket_id=contract["motion_bucket_id"],
     )
-    pose_maps = batch.pose_maps if job.source == "controlled" else None
+    shown = (batch.pose_maps, other.pose_maps, None) if job.source == "controlled" else (None,)
     columns = []
     for place, sigma in enumerate(sigmas.tolist()):
         noise = normal(x0.shape[1:], job.seed, keys, f"held-out noise {place}", device)
-        columns.append(denoising_errors(pipeline.denoiser, x0, noise, sigma, condition, pose_maps))
-    return torch.stack(columns, dim=1).cpu()
+        errors = [denoising_errors(pipeline.denoiser, x0, noise, sigma, condition, poses) for poses in shown]
+        columns.append(torch.stack(errors, dim=1).expand(-1, 3))
+    return torch.stack(columns, dim=2).cpu()
 
 
-def _batches(clips: Iterator[Clip], size: int) -> Iterator[list[Clip]]:
-    while batch := list(islice(clips, size)):
+def _batches(pairs: Iterator[tuple[Clip, Clip]], size: int) -> Iterator[list[tuple[Clip, Clip]]]:
+    while batch := list(islice(pairs, size)):
         yield batch
 
 
@@ -130,6 +177,7 @@ def _facts(job: GenerationJob) -> dict[str, Any]:
         "levels": f"quantiles {', '.join(map(str, QUANTILES))} of ln sigma ~ N(0.7, 1.6 squared)",
         "noise": f"one draw a clip and level, seed {job.seed}",
         "condition": "first true frame, nothing dropped",
+        "pose_gap": "with the poses of the clip half the manifest away, over the frozen network's loss",
         "precision": "float32",
         **data_protocol(job),
     }

@@ -147,13 +147,13 @@ def _pose_table(everyone: Sequence[tuple[ArmResult, str]], place: int) -> Table:
 def _other_table(everyone: Sequence[tuple[ArmResult, str]]) -> Table:
     parts = everyone[0][0].evaluation
     losses = [arm.evaluation.loss for arm, _ in everyone if arm.evaluation.loss is not None]
-    heads = [f"{distance.label} ↓" for distance in parts.distances] + ["PSNR ↑", "Held-out loss ↓"]
+    heads = [f"{distance.label} ↓" for distance in parts.distances] + ["PSNR ↑", "Held-out loss ↓", "Pose gap ↑"]
     protocols = [(distance.label, distance.protocol_id) for distance in parts.distances]
     protocols += [("PSNR", parts.pixels.protocol_id)]
     protocols += [("held-out loss", losses[0].protocol_id)] if losses else []
     rows = [TableRow(arm.name, role, _other_cells(arm)) for arm, role in everyone]
     halves = [_floor_cell(distance) for distance in parts.distances]
-    rows.append(TableRow("Halves of the true clips", "ceiling", [*halves, *[Cell(DASH)] * 5]))
+    rows.append(TableRow("Halves of the true clips", "ceiling", [*halves, *[Cell(DASH)] * 6]))
     return Table("Pictures, loss and training", protocols, [*heads, "Steps", "Training", "Parameters"], rows)
 
 
@@ -165,8 +165,13 @@ def _other_cells(arm: ArmResult) -> list[Cell]:
     ]
     cells.append(Cell(f"{parts.pixels.mean_psnr_db:.1f} dB"))
     cells.append(Cell(DASH if parts.loss is None else f"{parts.loss.mean:.4f}"))
+    cells.append(Cell(DASH) if parts.loss is None else _gap_cell(parts.loss.pose_gap))
     seconds = DASH if arm.training_seconds is None else f"{arm.training_seconds:,.0f} s"
     return [*cells, Cell(_count(arm.steps)), Cell(seconds), Cell(_count(arm.parameters))]
+
+
+def _gap_cell(gap: Estimate) -> Cell:
+    return Cell(f"{percent(gap.value)}", percent_interval(gap))
 
 
 def _floor_cell(distance: Distance) -> Cell:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from eval.findings import first_step_reaching, headline, remarks
+from eval.held_out_loss import HeldOutLoss
 from eval.pictures import enlarged, smoothed, still_frames, stills_uri, video_uri
 from eval.report import write_report
 from eval.tables import markdown_table
@@ -176,6 +177,18 @@ def test_arms_without_metrics_make_a_report_without_plots(make_arm, tmp_path: Pa
     assert "only reaches PCK@0.1 100.0 % on 8 clips." in page.replace("\N{NO-BREAK SPACE}", " ")
 
 
+def test_the_pose_gap_is_told_and_compared_where_it_is_known(make_arm) -> None:
+    arms = [make_arm(name, GOOD) for name in ("Baseline", "LISA")]
+    assert not any("poses of another clip" in said for said in remarks(arms, None, 0.1))
+    for place, misled in enumerate((1.1, 1.5)):
+        loss = HeldOutLoss({}, (1.0,), ("a", "b"), ((1.0,),) * 2, ((misled,),) * 2, ((2.0,),) * 2)
+        arms[place] = replace(arms[place], evaluation=replace(arms[place].evaluation, loss=loss))
+    (said,) = [said for said in remarks(arms, None, 0.1) if "poses of another clip" in said]
+    assert "Baseline 5.0 %, LISA 25.0 %" in said and "LISA less Baseline: +20.0" in said and "beyond chance" in said
+    (said,) = [said for said in remarks(arms[:1], None, 0.1) if "poses of another clip" in said]
+    assert said.endswith("Baseline 5.0 %.")
+
+
 def rows_of(text: str) -> list[list[str]]:
     """Cells of the lines of Markdown tables."""
     lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
@@ -185,6 +198,8 @@ def rows_of(text: str) -> list[list[str]]:
 def test_markdown_tables_by_hand(make_arm) -> None:
     """Errors of 3 pixels are 15 % of the diagonal: right at 0.2 only. One table by the detector, one of the rest."""
     arm = make_arm("LISA", [3] * 4, steps=10)
+    loss = HeldOutLoss({"score": "loss"}, (1.0,), ("a", "b"), ((1.0,), (1.0,)), ((1.5,), (1.5,)), ((2.0,), (2.0,)))
+    arm = replace(arm, evaluation=replace(arm.evaluation, loss=loss))
     text = markdown_table([arm])
     rows = rows_of(text)
     assert rows[0] == ["Arm", "PCK@0.05 ↑", "PCK@0.1 ↑", "PCK@0.2 ↑", "Joint error ↓"]
@@ -192,10 +207,11 @@ def test_markdown_tables_by_hand(make_arm) -> None:
     assert names == ["Arm", "Poses of other clips", "LISA", "True frames", "Arm", "LISA", "Halves of the true clips"]
     assert rows[2][1:] == ["0.0 % [0.0 to 0.0]", "0.0 % [0.0 to 0.0]", "100.0 % [100.0 to 100.0]", "15.0 %"]
     assert rows[3][1] == "100.0 % [100.0 to 100.0]"
-    assert rows[4] == ["Arm", "Fréchet ↓", "PSNR ↑", "Held-out loss ↓", "Steps", "Training", "Parameters"]
-    assert rows[5][4] == "10"
+    heads = ["Fréchet ↓", "PSNR ↑", "Held-out loss ↓", "Pose gap ↑", "Steps", "Training", "Parameters"]
+    assert rows[4] == ["Arm", *heads]
+    assert rows[5][3:6] == ["1.0000", "25.0 % [25.0 to 25.0]", "10"]
     parts = arm.evaluation
-    for protocol in (parts.poses[0], parts.distances[0], parts.pixels):
+    for protocol in (parts.poses[0], parts.distances[0], parts.pixels, loss):
         assert protocol.protocol_id in text
 
 
