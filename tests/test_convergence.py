@@ -226,6 +226,18 @@ def test_a_race_that_was_stopped_is_scored_up_to_the_last_step_that_all_arms_hav
     assert [arm["pose gap"]["steps"] for arm in found["arms"]] == [[0, 1]] * 2
 
 
+def test_seeds_that_went_further_can_be_scored_alone(experiment, tiny_manifest, tmp_path) -> None:
+    for seed in (0, 1):
+        _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed)
+    (tmp_path / "out/seed-0/lisa/found-000002.npz").unlink()
+    for number, (chosen, steps) in enumerate((((), [0, 1]), (("--seed", 1), [0, 1, 2]))):
+        out = tmp_path / f"{number}.json"
+        _run("results", experiment, "--manifest", tiny_manifest, "--out", out, *chosen)
+        found = json.loads(out.read_text(encoding="utf-8"))
+        assert found["arms"][1]["pose gap"]["steps"] == steps
+        assert found["protocol"]["seeds"] == ([1] if chosen else [0, 1]) and len(found["runs"]) == 2 - number
+
+
 def test_arms_that_were_not_trained_alike_are_not_compared(experiment, tiny_manifest, tmp_path) -> None:
     for arm, frames in (("plain", 3), ("lisa", 2)):
         changed = ("--override", f"data.num_frames={frames}")

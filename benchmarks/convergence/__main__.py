@@ -120,12 +120,13 @@ def results(
     skip: Annotated[
         int, typer.Option(min=0, help="leave out the first held-out clips, say those that chose an arm")
     ] = 0,
+    seed: Annotated[list[int] | None, typer.Option(help="only these, say those that went further")] = None,
 ) -> None:
     """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
 
     Example: `... results configs/benchmark/standard.yaml --manifest M --out benchmarks/results/standard.json`
     """
-    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip)
+    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip, seed)
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:

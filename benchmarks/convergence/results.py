@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,14 @@ Sums = tuple[np.ndarray, np.ndarray]
 """(N,) part and (N,) whole of each clip; a score is the sum of the parts over that of the frozen network's wholes."""
 
 
-def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: Path, skip: int = 0) -> None:
+def write_results(
+    settings: BenchmarkConfig,
+    manifest: str,
+    out: Path,
+    figure: Path,
+    skip: int = 0,
+    only: Collection[int] | None = None,
+) -> None:
     """Score every checkpoint that all arms of all seeds have, write one JSON file and a PNG.
 
     Args:
@@ -41,12 +48,14 @@ def write_results(settings: BenchmarkConfig, manifest: str, out: Path, figure: P
         out: JSON file.
         figure: PNG file.
         skip: first held-out clips that are left out.
+        only: training seeds; default: all.
 
     Raises:
         UserError: there is no checkpoint that all have, or they were not trained alike.
     """
     arms, truth = list(settings.arms), _truth(settings, manifest)
-    seeds = read_seeds(Path(settings.out), arms)
+    known = read_seeds(Path(settings.out), arms)
+    seeds = {number: records for number, records in known.items() if only is None or number in only}
     steps = common_steps(seeds, arms)
     if not steps:
         remedy = "run `train` for some seeds first, for all arms up to the same step"
