@@ -9,7 +9,7 @@ Intervals draw seeds and clips again with replacement, the same ones for both ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class LearningCurve:
         """Micro average over clips of each seed."""
         per_seed: np.ndarray = self.part.sum(axis=2) / self.whole.sum()
         return per_seed
+
+    def until(self, step: int) -> LearningCurve:
+        """The curve as it was when this step was the last one."""
+        count = int((self.steps <= step).sum())
+        return replace(self, steps=self.steps[:count], part=self.part[:, :count])
 
     def band(self, seed: int = 0) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
         """Lower and upper end of the 95 % interval at each checkpoint, over seeds and clips together."""

@@ -192,6 +192,8 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     assert plain["held-out loss"]["value"][-1] != lisa["held-out loss"]["value"][-1]
     over = lisa["held-out loss"]["over"]["plain"]
     assert over["speed_up"]["target"] == plain["held-out loss"]["value"][-1]
+    assert list(over["speed_up_if_ended_at"]) == ["1", "2"]
+    assert over["speed_up_if_ended_at"]["2"] == over["speed_up"]["ratio"]
     gaps = np.subtract(lisa["held-out loss"]["value"], plain["held-out loss"]["value"])
     assert over["difference"]["value"] == pytest.approx(gaps) and over["difference"]["low"][0] == 0
     assert (tmp_path / "found.png").stat().st_size > 10_000

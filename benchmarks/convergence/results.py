@@ -124,9 +124,13 @@ def _listed(difference: Difference) -> dict[str, list[float]]:
 
 
 def _pair(baseline: LearningCurve, arm: LearningCurve) -> dict[str, Any]:
+    horizons = baseline.steps[1:].tolist()
     return {
         "difference": _listed(difference(baseline, arm)),
         "speed_up": asdict(speed_up(baseline, arm)),
+        "speed_up_if_ended_at": {
+            step: asdict(speed_up(baseline.until(step), arm.until(step)))["ratio"] for step in horizons
+        },
     }
 
 

@@ -34,6 +34,13 @@ def test_speed_up_is_the_ratio_of_steps_to_the_baselines_last_value():
     assert speed_up(slow, slow).ratio.value == 1
 
 
+def test_a_curve_can_be_judged_as_if_it_had_ended_earlier():
+    slow, fast = curve("a", [[0.2, 0.2, 0.3, 0.4]]), curve("b", [[0.2, 0.2, 0.4, 0.4]])
+    assert fast.until(250).steps.tolist() == [0, 100, 200] and fast.until(400).values.tolist() == fast.values.tolist()
+    assert speed_up(slow.until(200), fast.until(200)).ratio.value == pytest.approx(200 / 150)
+    assert speed_up(slow, fast).ratio.value == pytest.approx(400 / 200)
+
+
 def test_an_arm_that_never_gets_there_has_no_ratio():
     result = speed_up(curve("a", [[0.2, 0.2, 0.3, 0.4]]), curve("b", [[0.2, 0.2, 0.2, 0.3]]))
     assert result.arm_steps is None and result.ratio is None and result.reached == 0
