@@ -98,8 +98,13 @@ def write_results(
 
 
 def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
-    """Arms are trained by separate calls, so settings may have been changed in between."""
+    """Arms are trained by separate calls, so settings may have been changed in between.
+
+    For how long a race was meant does not count: at a constant rate no arm knows.
+    """
     runs = {(records.folder / arm): records.facts(arm)["run"] for records in seeds.values() for arm in arms}
+    for run in runs.values():
+        run["training"].pop("max_steps")
     first, *others = runs
     for folder in others:
         for section in SHARED:
