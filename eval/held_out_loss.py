@@ -29,7 +29,7 @@ from eval.protocol import UnderProtocol, clips_digest
 from eval.sample_protocol import data_protocol
 from lisa_video.data.batch import Clip, SampleKey, collate
 from lisa_video.diffusion.sigma import LogNormalSigma
-from lisa_video.held_out_loss import denoising_errors
+from lisa_video.held_out_loss import denoising_errors, misleading
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.randomness import normal
 
@@ -130,11 +130,10 @@ def held_out_loss(job: GenerationJob) -> HeldOutLoss:
 
 
 def _with_other_poses(job: GenerationJob) -> Iterator[tuple[Clip, Clip]]:
-    """The job's clips, each with one whose poses mislead: far away, since neighbours may be of one video."""
+    """The job's clips, each with one whose poses mislead."""
     dataset = held_out(job.config)
-    count = len(dataset)
     for clip in held_out_clips(job.config, job.num_clips):
-        far = (clip.position + (count + 1) // 2) % count
+        far = misleading(clip.position, len(dataset))
         yield clip, dataset[SampleKey(far, far)]
 
 

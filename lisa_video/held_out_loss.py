@@ -59,6 +59,11 @@ def denoising_errors(
     return errors
 
 
+def misleading(index: int, count: int) -> int:
+    """Whose poses mislead a held-out clip: those half the manifest away, since neighbours may be of one video."""
+    return (index + (count + 1) // 2) % count
+
+
 @dataclass(frozen=True)
 class LevelLoss:
     """Mean losses over the held-out clips at one noise level, in the frozen network's prediction space.
@@ -158,8 +163,8 @@ def _own_clips(config: RunConfig, codec: Codec, num_clips: int) -> list[_OwnClip
     clips = []
     for index in range(distributed.rank(), -(-chosen // world) * world, world):
         number = index if index < chosen else 0  # a rank without a clip computes the first again
-        far = (number + (len(manifest) + 1) // 2) % len(manifest)  # neighbours may be of one video
-        batch, other = (collate([dataset[SampleKey(n, n)]]).to(distributed.local_device()) for n in (number, far))
+        both = (number, misleading(number, len(manifest)))
+        batch, other = (collate([dataset[SampleKey(n, n)]]).to(distributed.local_device()) for n in both)
         encoded = encode_batch(codec, batch, told, _SEED)
         clips.append(_OwnClip(batch.clip_ids[0], encoded, other.pose_maps, index < chosen))
     return clips

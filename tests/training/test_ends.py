@@ -146,7 +146,7 @@ def test_a_killed_rank_ends_all_at_once(start, tmp_path):
     os.kill(pids[1], signal.SIGKILL)
     killed = time.monotonic()
     status, errors = ended(process)
-    assert status not in (0, 75) and time.monotonic() - killed < 200, errors  # long before the watchdog
+    assert status not in (0, 75) and time.monotonic() - killed < 60, errors
     wait_until(lambda: gone(pids))
     assert not (run_dir / "done.json").exists()
 
