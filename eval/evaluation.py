@@ -62,14 +62,14 @@ class Measures:
         for name in self.detectors:
             named_detector(name)
         for name in self.extractors:
-            _extractor(name).check_length(num_frames)
+            named_extractor(name).check_length(num_frames)
 
     @property
     def protocols(self) -> dict[str, Any]:
         """What the measures are, digests and all."""
         return {
             "detectors": [detector_protocol(named_detector(name)) for name in self.detectors],
-            "extractors": [_extractor(name).protocol for name in self.extractors],
+            "extractors": [named_extractor(name).protocol for name in self.extractors],
         }
 
 
@@ -110,7 +110,7 @@ def prepare(job: GenerationJob, measures: Measures, num_processes: int = 1) -> N
     if job.source in ("controlled", "uncontrolled"):
         held_out_loss(job)
     for name in measures.extractors:
-        kept_features(job, _extractor(name))
+        kept_features(job, named_extractor(name))
 
 
 def evaluate(
@@ -157,7 +157,7 @@ def evaluate(
         poses.append(pose_scores(clips, named_detector(name), protocol=protocol))
     distances = [
         distance_between(kept_features(job, network), kept_features(real, network), network, protocol=protocol)
-        for network in map(_extractor, measures.extractors)
+        for network in map(named_extractor, measures.extractors)
     ]
     loss = held_out_loss(job) if job.source in ("controlled", "uncontrolled") else None
     result = Evaluation(tuple(poses), tuple(distances), pixel_scores(psnr, protocol=protocol), loss)
@@ -178,7 +178,11 @@ def _distance(values: Mapping[str, Any]) -> Distance:
 
 
 @lru_cache(maxsize=4)
-def _extractor(name: str) -> FeatureExtractor:
-    """A network is loaded once for all checkpoints."""
+def named_extractor(name: str) -> FeatureExtractor:
+    """The extractor that an evaluation knows by this name, on the GPU if there is one; loaded once for all checkpoints.
+
+    Raises:
+        UserError: see `load_extractor`.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_extractor(name, "own" if name == DEMO_FEATURES else "squash", device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,16 @@ from typer.testing import CliRunner
 from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
+from benchmarks.convergence.samples import score_samples
 from eval.benchmark import BenchmarkConfig, load_benchmark
+from eval.evaluation import Measures
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import BackboneConfig
+from lisa_video.data.batch import Clip
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.objective import build_lisa_weight, loss_terms
+from lisa_video.pose.keypoints import Keypoints
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path for path in (ROOT / "configs/benchmark").glob("*.yaml") if not path.stem.endswith("_run"))
@@ -155,7 +160,7 @@ def experiment(tiny_config_file, tmp_path):
     settings = {
         "title": "which?", "base": str(tiny_config_file), "out": str(tmp_path / "out"), "seeds": [0, 1],
         "arms": {"plain": ["lisa=null"], "lisa": []}, "checkpoints": 2, "eval_clips": 2,
-        "overrides": [*_SETTINGS, "training.max_steps=2"],
+        "overrides": [*_SETTINGS, "training.max_steps=2"], "detectors": ["keypoint_net"],
     }  # fmt: skip
     file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     return file
@@ -245,6 +250,52 @@ def test_arms_that_were_not_trained_alike_are_not_compared(experiment, tiny_mani
         _run("train", experiment, "--manifest", tiny_manifest, "--arm", arm, *changed)
     with pytest.raises(UserError, match="trained with another data than"):
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
+
+
+def test_the_last_samples_are_scored_by_further_measures(experiment, tiny_manifest, tmp_path) -> None:
+    for seed in (0, 1):
+        _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed)
+    scored = _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json", "--samples")
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["samples"]["step"] == 2
+    frechet, pck = found["samples"]["measures"].values()
+    assert list(frechet["arms"]) == ["plain", "lisa", "floor"] and len(frechet["arms"]["floor"]) == 1
+    for place, arm in enumerate(("plain", "lisa")):
+        # The same detector as the curve's, by another road.
+        assert [of["value"] for of in pck["arms"][arm]] == [
+            row[-1] for row in found["arms"][place]["PCK@0.1"]["per_seed"]
+        ]
+        assert all(of["value"] > 0 and of["low"] <= of["value"] <= of["high"] for of in frechet["arms"][arm])
+    assert frechet["protocol"]["clips"] == 2 and "Fréchet at step 2:" in scored.output
+
+    kept = tmp_path / "out/seed-1/lisa/videos.npz"
+    np.savez(kept, **{**np.load(kept), "step": 1})  # as if its race had been stopped before the others
+    with pytest.raises(UserError, match=r"has samples of step 1"):
+        _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json", "--samples")
+
+
+def test_fvd_of_samples_is_that_of_i3d(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (3, 9, 3, 16, 16), dtype=np.uint8)
+    names = [f"clip-{number}" for number in range(3)]
+    nobody = Keypoints(np.zeros((9, 1, 17, 2), np.float32), np.zeros((9, 1, 17), np.float32), np.zeros(1, np.int64))
+    clips = [
+        Clip(name, 0, torch.from_numpy(video), torch.zeros(9, 3, 16, 16, dtype=torch.uint8), nobody, 8.0, ())
+        for name, video in zip(names, frames, strict=True)
+    ]
+    true = frames.transpose(0, 1, 3, 4, 2)
+    folders = {}
+    for arm, videos, step in (("floor", true // 2, 0), ("same", true, 7)):
+        (tmp_path / arm).mkdir()
+        np.savez(tmp_path / arm / "videos.npz", videos=videos[::-1], ids=names[::-1], step=step)
+        folders[arm] = [tmp_path / arm]
+    found = score_samples(folders, 7, clips, Measures((), ("i3d",)), 0.1)
+    arms = found["measures"]["FVD"]["arms"]
+    assert arms["same"][0]["value"] == pytest.approx(0, abs=1e-6) and arms["floor"][0]["value"] > 1
+    with pytest.raises(UserError, match="frames"):
+        score_samples(
+            folders, 7, [replace(clip, frames=clip.frames[:8]) for clip in clips], Measures((), ("i3d",)), 0.1
+        )
 
 
 def test_results_without_a_checkpoint_are_refused(experiment, tiny_manifest, tmp_path) -> None:

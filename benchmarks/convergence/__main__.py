@@ -121,12 +121,15 @@ def results(
         int, typer.Option(min=0, help="leave out the first held-out clips, say those that chose an arm")
     ] = 0,
     seed: Annotated[list[int] | None, typer.Option(help="only these, say those that went further")] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="the last samples by further measures too: FVD, other detectors")
+    ] = False,
 ) -> None:
     """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
 
-    Example: `... results configs/benchmark/standard.yaml --manifest M --out benchmarks/results/standard.json`
+    Example: `... results configs/benchmark/standard.yaml --manifest M --samples --out benchmarks/results/standard.json`
     """
-    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip, seed)
+    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip, seed, samples)
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:

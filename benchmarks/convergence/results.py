@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -14,12 +13,15 @@ import numpy as np
 from benchmarks.convergence.figure import draw_curves
 from benchmarks.convergence.race import SHARED
 from benchmarks.convergence.records import FLOOR, Records, common_steps, read_seeds
+from benchmarks.convergence.samples import print_samples, score_samples
 from eval.benchmark import BenchmarkConfig
+from eval.evaluation import Measures
+from eval.generate import held_out
+from eval.json_files import write_json
 from eval.learning_curves import Difference, LearningCurve, SpeedUp, above_floor, difference, speed_up
 from lisa_video.config.load import load_config
-from lisa_video.data.batch import SampleKey
-from lisa_video.data.clips import PoseClipDataset
-from lisa_video.data.manifest import Manifest, file_digest
+from lisa_video.data.batch import Clip, SampleKey
+from lisa_video.data.manifest import file_digest
 from lisa_video.errors import UserError
 from lisa_video.pose.accuracy import count_correct
 from lisa_video.pose.keypoints import Keypoints
@@ -39,6 +41,7 @@ def write_results(
     figure: Path,
     skip: int = 0,
     only: Collection[int] | None = None,
+    samples: bool = False,
 ) -> None:
     """Score every checkpoint that all arms of all seeds have, write one JSON file and a PNG.
 
@@ -49,11 +52,13 @@ def write_results(
         figure: PNG file.
         skip: first held-out clips that are left out.
         only: training seeds; default: all.
+        samples: score the samples of the last checkpoint by the experiment's other measures too, see `score_samples`.
 
     Raises:
-        UserError: there is no checkpoint that all have, or they were not trained alike.
+        UserError: there is no checkpoint that all have, they were not trained alike, or see `score_samples`.
     """
-    arms, truth = list(settings.arms), _truth(settings, manifest)
+    arms, clips = list(settings.arms), _held_out(settings, manifest)
+    truth = {clip.clip_id: clip.keypoints for clip in clips}
     known = read_seeds(Path(settings.out), arms)
     seeds = {number: records for number, records in known.items() if only is None or number in only}
     steps = common_steps(seeds, arms)
@@ -91,10 +96,17 @@ def write_results(
             for place, arm in enumerate(arms)
         ],
     }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    if samples:
+        folders = {arm: [records.folder / arm for records in seeds.values()] for arm in arms}
+        folders[FLOOR] = [next(iter(seeds.values())).folder / FLOOR]  # the same for all seeds
+        measures = Measures.chosen(settings.detectors, fvd=settings.fvd)
+        summary["samples"] = score_samples(folders, steps[-1], clips[skip:], measures, THRESHOLD)
+    write_json(out, summary)
+    figure.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, settings.title, figure)
     _print(curves)
+    if samples:
+        print_samples(summary["samples"])
 
 
 def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
@@ -156,15 +168,10 @@ def _times(result: SpeedUp) -> str:
     return f"{result.ratio.value:.2f} [{result.ratio.low:.2f}, {result.ratio.high:.2f}] times fewer"
 
 
-def _truth(settings: BenchmarkConfig, manifest: str) -> dict[str, Keypoints]:
+def _held_out(settings: BenchmarkConfig, manifest: str) -> list[Clip]:
     config = load_config(Path(settings.base), [*settings.overrides, f"data.manifest={manifest}"])
-    data = config.data
-    held_out = Manifest(manifest, "val")
-    dataset = PoseClipDataset(
-        held_out, num_frames=data.num_frames, frame_stride=data.frame_stride, size=data.size, random_start=False
-    )
-    clips = [dataset[SampleKey(index, index)] for index in range(min(settings.eval_clips, len(held_out)))]
-    return {clip.clip_id: clip.keypoints for clip in clips}
+    dataset = held_out(config)
+    return [dataset[SampleKey(index, index)] for index in range(min(settings.eval_clips, len(dataset)))]
 
 
 def _joints(truth: dict[str, Keypoints], kept: Kept) -> Sums:
