@@ -16,12 +16,11 @@ from types import SimpleNamespace
 
 import torch
 from step_public import PublicStep
-from step_variants import FULL, Setting, Switch, make_batch, run_config
+from step_variants import FULL, Setting, Switch, build_parts, make_batch, run_config
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from lisa_video.models.build import build_denoiser, checkpoint_activations
-from lisa_video.models.svd import build as svd
 from lisa_video.objective import loss_terms
 from lisa_video.planning.trace import flash_attention
 
@@ -46,7 +45,7 @@ class MetaStep:
     def __init__(self, setting: Setting) -> None:
         self.batch, config = make_batch(setting), run_config(setting)
         self.config = config.model_copy(update={"branch": config.branch.model_copy(update={"init": "random"})})
-        self.parts = svd.outline("stabilityai/stable-video-diffusion-img2vid", {})  # published sizes
+        self.parts = build_parts(setting)
         self.parts.codec.to("meta")
         with torch.device("meta"):
             self.model = build_denoiser(self.config, self.parts).to("meta")  # diffusers makes some weights on the CPU
@@ -64,7 +63,7 @@ class MetaStep:
                     reference,
                     batch.fps,
                     noise_aug_strength=0.02,
-                    motion_bucket_id=127,
+                    motion_bucket_id=127.0,
                     embedding=batch.embedding,
                 )
             x0 = batch.latents

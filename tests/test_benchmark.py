@@ -10,7 +10,15 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-MODULES = ("joint_decode", "step_variants", "step_public", "step_settings", "step_profile", "training_step")
+MODULES = (
+    "joint_decode",
+    "step_variants",
+    "step_public",
+    "step_settings",
+    "step_profile",
+    "training_step",
+    "step_operations",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,16 @@ def test_all_ways_to_compute_lisa_are_the_same_step(benchmark):
     for a, b in zip(gradients["lisa"], gradients["joint"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
     assert any(not torch.equal(a, b) for a, b in zip(gradients["lisa"], gradients["plain"], strict=True))
+
+
+def test_operations_grow_with_what_a_step_does(benchmark):
+    module, setting = benchmark["step_operations"], benchmark["step_variants"].TINY.changed(device="meta", frames=2)
+    kept = module.operations(setting)
+    assert 0 < kept["plain"] < kept["lisa"] < kept["two_forwards"]
+    # The public manner encodes all frames; ours encodes the reference alone.
+    assert kept["plain"] < kept["public"]
+    checkpointed = module.MetaStep(setting.changed(checkpointing=True))
+    assert module.counted(lambda: checkpointed("plain")) > kept["plain"], "recomputation is counted"
 
 
 def test_results_hold_medians_and_ratios(benchmark):
