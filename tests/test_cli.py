@@ -14,6 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from eval.benchmark import load_benchmark
 from eval.evaluation import Measures, evaluate
 from eval.generate import GenerationJob
 from lisa_video import cli, launch, train
@@ -199,6 +200,12 @@ def test_the_two_svd_configs_differ_in_lisa_only():
     for section in ("preview", "sampling"):  # `differences` lets these change
         assert getattr(lisa, section) == getattr(baseline, section)
     assert (lisa.training.max_steps, lisa.data.num_workers) == (baseline.training.max_steps, baseline.data.num_workers)
+
+
+def test_the_open_config_is_the_benchmarks_arm_at_svds_size():
+    ours = load_config(ROOT / "configs/svd_pose_lisa_open.yaml")
+    arm = load_benchmark(ROOT / "configs/benchmark/small.yaml").arms["lisa_open"]
+    assert ours == load_config(ROOT / "configs/svd_pose_lisa.yaml", [*arm, f"run_dir={ours.run_dir}"])
 
 
 def test_commands_of_the_readme_are_commands():
