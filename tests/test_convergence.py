@@ -292,6 +292,8 @@ def test_fvd_of_samples_is_that_of_i3d(tmp_path) -> None:
     found = score_samples(folders, 7, clips, Measures((), ("i3d",)), 0.1)
     arms = found["measures"]["FVD"]["arms"]
     assert arms["same"][0]["value"] == pytest.approx(0, abs=1e-6) and arms["floor"][0]["value"] > 1
+    with pytest.raises(UserError, match="no sample of 1 held-out clips: other"):
+        score_samples(folders, 7, [replace(clips[0], clip_id="other"), *clips[1:]], Measures((), ("i3d",)), 0.1)
     with pytest.raises(UserError, match="frames"):
         score_samples(
             folders, 7, [replace(clip, frames=clip.frames[:8]) for clip in clips], Measures((), ("i3d",)), 0.1

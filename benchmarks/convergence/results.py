@@ -101,12 +101,11 @@ def write_results(
         folders[FLOOR] = [next(iter(seeds.values())).folder / FLOOR]  # the same for all seeds
         measures = Measures.chosen(settings.detectors, fvd=settings.fvd)
         summary["samples"] = score_samples(folders, steps[-1], clips[skip:], measures, THRESHOLD)
+        print_samples(summary["samples"])
     write_json(out, summary)
     figure.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, settings.title, figure)
     _print(curves)
-    if samples:
-        print_samples(summary["samples"])
 
 
 def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:

@@ -52,7 +52,8 @@ def score_samples(
         JSON values: of each measure its protocol, and of each arm the numbers by seed, with intervals over clips.
 
     Raises:
-        UserError: samples are of another step, a measure cannot be loaded, or it does not take clips of this length.
+        UserError: samples are of another step or of other clips, a measure cannot be loaded, or it does not take clips
+            of this length.
     """
     measures.check(len(clips[0].array))
     samples = {arm: [_read(folder, step, clips) for folder in of_seeds] for arm, of_seeds in folders.items()}
@@ -86,6 +87,11 @@ def _read(folder: Path, step: int, clips: Sequence[Clip]) -> Videos:
             remedy = f"train it to step {step} as the others, or choose seeds that ended alike with `--seed`"
             raise UserError(f"has samples of step {kept['step']}", where=str(folder), remedy=remedy)
         videos = dict(zip(kept["ids"].tolist(), kept["videos"], strict=True))
+    if missing := [clip.clip_id for clip in clips if clip.clip_id not in videos]:
+        remedy = "score with the manifest and `eval_clips` that it was trained with"
+        raise UserError(
+            f"has no sample of {len(missing)} held-out clips: {missing[0]}", where=str(folder), remedy=remedy
+        )
     return {clip.clip_id: videos[clip.clip_id] for clip in clips}
 
 
