@@ -105,33 +105,37 @@ class SpeedUp:
 class Difference(NamedTuple):
     """A value minus another at each of S checkpoints, with the ends of its 95 % interval."""
 
+    steps: Int[np.ndarray, " S"]
     value: Float[np.ndarray, " S"]
     low: Float[np.ndarray, " S"]
     high: Float[np.ndarray, " S"]
 
 
 def difference(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> Difference:
-    """Compare an arm with its baseline at equal steps; seeds and clips are drawn together, so what they share is gone.
+    """Compare an arm with its baseline at the checkpoints that both have.
+
+    Seeds and clips are drawn together, so what the two share is gone.
 
     Raises:
-        UserError: the two cannot be paired, or have other checkpoints.
+        UserError: the two cannot be paired, or have no checkpoint in common.
     """
     _require_pairs(baseline, arm)
-    if not np.array_equal(baseline.steps, arm.steps):
+    steps, theirs, ours = np.intersect1d(baseline.steps, arm.steps, return_indices=True)
+    if len(steps) < 2:  # all have step 0
         raise UserError(
             f"{arm.arm} and {baseline.arm} have other checkpoints", remedy="score both arms at the same steps"
         )
     draws = _draws(baseline, seed)
-    drawn = arm._resampled(*draws) - baseline._resampled(*draws)
+    drawn = arm._resampled(*draws)[:, ours] - baseline._resampled(*draws)[:, theirs]
     low, high = np.percentile(drawn, _PERCENTILES, axis=0)
-    return Difference(arm.values - baseline.values, low, high)
+    return Difference(steps, arm.values[ours] - baseline.values[theirs], low, high)
 
 
 def above_floor(arm: LearningCurve, *, seed: int = 0) -> Difference:
     """An arm's values minus those of the frozen network alone (step 0): from when on does it follow the pose at all?"""
     drawn = arm._resampled(*_draws(arm, seed))
     low, high = np.percentile(drawn - drawn[:, :1], _PERCENTILES, axis=0)
-    return Difference(arm.values - arm.values[0], low, high)
+    return Difference(arm.steps, arm.values - arm.values[0], low, high)
 
 
 def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> SpeedUp:

@@ -28,6 +28,7 @@ from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.objective import build_lisa_weight, loss_terms
 from lisa_video.pose.keypoints import Keypoints
+from lisa_video.training.muon import Muon
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path for path in (ROOT / "configs/benchmark").glob("*.yaml") if not path.stem.endswith("_run"))
@@ -53,8 +54,15 @@ def race(tiny_config):
     return build
 
 
-@pytest.mark.parametrize("overrides", [("lisa=null",), ("lisa.last_init=default", "lisa.noise_weight=noisy")])
-def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_adamw(race, overrides) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("lisa=null",),
+        ("lisa.last_init=default", "lisa.noise_weight=noisy"),
+        ("optimizer.kind=muon", "training.zero_stage=0"),
+    ],
+)
+def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimizer(race, overrides) -> None:
     ours = race(*overrides)
     config, settings = ours.config, ours.config.optimizer
     drawn = ours.race.draws()
@@ -64,9 +72,9 @@ def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_adamw(race, 
     model = build_denoiser(config, ours.parts)
     average = [p.detach().clone() for p in model.branch.parameters()]
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, settings.lr, settings.betas, settings.eps, weight_decay=settings.weight_decay
-    )
+    common = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+    kind = {"adamw": torch.optim.AdamW, "muon": Muon}[settings.kind]
+    optimizer = kind(trained, settings.lr, **common)
     prediction = model(drawn.x_s, drawn.sigma, drawn.condition, drawn.pose_maps)
     weight = build_lisa_weight(config.lisa)(drawn.sigma, drawn.positions)
     loss_terms(prediction, drawn.target, drawn.sigma, weight).total.backward()
@@ -252,6 +260,20 @@ def test_arms_that_were_not_trained_alike_are_not_compared(experiment, tiny_mani
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
 
 
+def test_an_arm_that_ended_sooner_is_compared_as_far_as_it_went(experiment, tiny_manifest, tmp_path) -> None:
+    _run("train", experiment, "--manifest", tiny_manifest, "--arm", "plain")
+    sooner = ("--override", "training.max_steps=1", "--override", "training.zero_stage=0")  # no matter to a race
+    _run("train", experiment, "--manifest", tiny_manifest, "--arm", "lisa", *sooner)
+    out = tmp_path / "found.json"
+    scored = _run("results", experiment, "--manifest", tiny_manifest, "--out", out, "--samples")
+    found = json.loads(out.read_text(encoding="utf-8"))
+    plain, lisa = (arm["pose gap"] for arm in found["arms"])
+    assert plain["steps"] == [0, 1, 2] and lisa["steps"] == [0, 1]
+    assert lisa["over"]["plain"]["difference"]["steps"] == [0, 1]
+    assert list(found["samples"]["measures"]["Fréchet"]["arms"]) == ["plain", "floor"]
+    assert "at step 1 " in scored.output and out.with_suffix(".png").is_file()
+
+
 def test_the_last_samples_are_scored_by_further_measures(experiment, tiny_manifest, tmp_path) -> None:
     for seed in (0, 1):
         _run("train", experiment, "--manifest", tiny_manifest, "--seed", seed)
@@ -301,7 +323,7 @@ def test_fvd_of_samples_is_that_of_i3d(tmp_path) -> None:
 
 
 def test_results_without_a_checkpoint_are_refused(experiment, tiny_manifest, tmp_path) -> None:
-    with pytest.raises(UserError, match="no step at which every arm"):
+    with pytest.raises(UserError, match="no step at which plain was examined with every seed"):
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -143,13 +143,19 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
     first = next(iter(configs.values()))
     for name, config in configs.items():
         for section in SHARED:
-            if getattr(config, section) != getattr(first, section):
+            if _shared(config, section) != _shared(first, section):
                 raise UserError(
                     f"differs from the first arm in {section}, which arms of a race share",
                     where=f"arms.{name}",
                     remedy="make it an experiment of its own, or train it with `lisa-video eval benchmark`",
                 )
     return configs
+
+
+def _shared(config: RunConfig, section: str) -> dict[str, Any]:
+    values: dict[str, Any] = getattr(config, section).model_dump()
+    values.pop("zero_stage", None)  # there is nothing to split in a race
+    return values
 
 
 def _known(names: list[str], configs: dict[str, RunConfig]) -> list[str]:

@@ -33,8 +33,8 @@ def _draw_gaps(axes: Axes, of_arms: Sequence[LearningCurve]) -> None:
     axes.axhline(0.0, color="0.4", linewidth=1)
     for number, curve in enumerate(of_arms[1:], start=1):
         gap, scale, look = difference(of_arms[0], curve), _scale(curve), _look(number)
-        axes.plot(curve.steps, gap.value * scale, **look)
-        axes.fill_between(curve.steps, gap.low * scale, gap.high * scale, color=look["color"], alpha=0.15, linewidth=0)
+        axes.plot(gap.steps, gap.value * scale, **look)
+        axes.fill_between(gap.steps, gap.low * scale, gap.high * scale, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _scale(curve: LearningCurve) -> float:

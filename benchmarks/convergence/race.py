@@ -29,6 +29,7 @@ from lisa_video.models.build import build_denoiser, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
 from lisa_video.training.deepspeed_config import parameter_groups
+from lisa_video.training.optimizer import build_optimizer
 
 SHARED = ("data", "backbone", "conditioning", "training", "sampling")
 """Sections of the config in which arms of a race are equal."""
@@ -131,14 +132,7 @@ class Arm:
         self.config, settings = config, config.optimizer
         self.model: ControlledDenoiser = build_denoiser(config, parts).to(device)
         groups = [{**group, "lr": settings.lr * group["rate"]} for group in parameter_groups(self.model, config)]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        self.optimizer = build_optimizer(groups, settings, fused=True, capturable=device.type == "cuda")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.lisa_weight, self.lisa_every = build_lisa_weight(config.lisa), config.lisa.every if config.lisa else 1
         self.branch = list(self.model.branch.parameters())

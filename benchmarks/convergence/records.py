@@ -83,7 +83,7 @@ def read_seeds(folder: Path, arms: list[str]) -> dict[int, Records]:
     return {number: of for number, of in records.items() if all(of.facts(arm) for arm in arms)}
 
 
-def common_steps(seeds: dict[int, Records], arms: list[str]) -> list[int]:
-    """Checkpoints that all arms of all seeds have, ascending."""
-    examined = [records.steps(arm) for records in seeds.values() for arm in arms]
+def common_steps(seeds: dict[int, Records], arm: str) -> list[int]:
+    """Checkpoints that an arm has with all seeds, ascending."""
+    examined = [records.steps(arm) for records in seeds.values()]
     return sorted(set.intersection(*examined)) if examined else []

@@ -43,7 +43,10 @@ def write_results(
     only: Collection[int] | None = None,
     samples: bool = False,
 ) -> None:
-    """Score every checkpoint that all arms of all seeds have, write one JSON file and a PNG.
+    """Score every checkpoint that an arm has with all seeds, write one JSON file and a PNG.
+
+    An arm may have ended sooner than another: they are compared at the steps that both have, and how much sooner one
+    has what the other ends with is told all the same.
 
     Args:
         settings: of the experiment.
@@ -52,24 +55,28 @@ def write_results(
         figure: PNG file.
         skip: first held-out clips that are left out.
         only: training seeds; default: all.
-        samples: score the samples of the last checkpoint by the experiment's other measures too, see `score_samples`.
+        samples: score the samples of the last checkpoint by the experiment's other measures too, see `score_samples`;
+            of the arms that have it.
 
     Raises:
-        UserError: there is no checkpoint that all have, they were not trained alike, or see `score_samples`.
+        UserError: an arm has no checkpoint with all seeds, they were not trained alike, or see `score_samples`.
     """
     arms, clips = list(settings.arms), _held_out(settings, manifest)
     truth = {clip.clip_id: clip.keypoints for clip in clips}
     known = read_seeds(Path(settings.out), arms)
     seeds = {number: records for number, records in known.items() if only is None or number in only}
-    steps = common_steps(seeds, arms)
-    if not steps:
-        remedy = "run `train` for some seeds first, for all arms up to the same step"
-        raise UserError("there is no step at which every arm of a seed was examined", where=settings.out, remedy=remedy)
+    steps = {arm: common_steps(seeds, arm) for arm in arms}
+    for arm in arms:
+        if not steps[arm]:
+            remedy = "run `train` for some seeds first, for all arms"
+            raise UserError(
+                f"there is no step at which {arm} was examined with every seed", where=settings.out, remedy=remedy
+            )
     _require_alike(seeds, arms)
     curves = {
-        PCK: [_curve(seeds, arm, steps, partial(_joints, truth), skip, percent=True) for arm in arms],
-        LOSS: [_curve(seeds, arm, steps, _errors, skip, lower_is_better=True) for arm in arms],
-        GAP: [_curve(seeds, arm, steps, _gaps, skip, percent=True) for arm in arms],
+        PCK: [_curve(seeds, arm, steps[arm], partial(_joints, truth), skip, percent=True) for arm in arms],
+        LOSS: [_curve(seeds, arm, steps[arm], _errors, skip, lower_is_better=True) for arm in arms],
+        GAP: [_curve(seeds, arm, steps[arm], _gaps, skip, percent=True) for arm in arms],
     }
     summary = {
         "title": settings.title,
@@ -89,7 +96,7 @@ def write_results(
         "runs": [{arm: records.facts(arm) for arm in arms} for records in seeds.values()],
         "arms": [
             {
-                "arm": arm, "overrides": settings.arms[arm], "levels": _levels(seeds, arm, steps),
+                "arm": arm, "overrides": settings.arms[arm], "levels": _levels(seeds, arm, steps[arm]),
                 "losses": [records.losses(arm) for records in seeds.values()],
                 **{name: _numbers(place, of) for name, of in curves.items()},
             }
@@ -97,10 +104,12 @@ def write_results(
         ],
     }  # fmt: skip
     if samples:
-        folders = {arm: [records.folder / arm for records in seeds.values()] for arm in arms}
+        last = max(of[-1] for of in steps.values())
+        furthest = [arm for arm in arms if steps[arm][-1] == last]
+        folders = {arm: [records.folder / arm for records in seeds.values()] for arm in furthest}
         folders[FLOOR] = [next(iter(seeds.values())).folder / FLOOR]  # the same for all seeds
         measures = Measures.chosen(settings.detectors, fvd=settings.fvd)
-        summary["samples"] = score_samples(folders, steps[-1], clips[skip:], measures, THRESHOLD)
+        summary["samples"] = score_samples(folders, last, clips[skip:], measures, THRESHOLD)
         print_samples(summary["samples"])
     write_json(out, summary)
     figure.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +120,13 @@ def write_results(
 def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
     """Arms are trained by separate calls, so settings may have been changed in between.
 
-    For how long a race was meant does not count: at a constant rate no arm knows.
+    For how long a race was meant does not count: at a constant rate no arm knows. Nor does the stage of ZeRO, which a
+    race has no use for.
     """
     runs = {(records.folder / arm): records.facts(arm)["run"] for records in seeds.values() for arm in arms}
     for run in runs.values():
-        run["training"].pop("max_steps")
+        for unseen in ("max_steps", "zero_stage"):
+            run["training"].pop(unseen)
     first, *others = runs
     for folder in others:
         for section in SHARED:
@@ -155,8 +166,9 @@ def _print(curves: dict[str, list[LearningCurve]]) -> None:
         print(f"{measure} at step {baseline.steps[-1]}: {baseline.arm} {baseline.values[-1]:.4f}")
         for curve in others:
             gap, gain = difference(baseline, curve), speed_up(baseline, curve)
+            sooner = "" if gap.steps[-1] == baseline.steps[-1] else f"at step {gap.steps[-1]} "
             print(
-                f"  {curve.arm:24s} {curve.values[-1]:.4f}, difference {gap.value[-1]:+.4f} "
+                f"  {curve.arm:24s} {sooner}{curve.values[-1]:.4f}, difference {gap.value[-1]:+.4f} "
                 f"[{gap.low[-1]:+.4f}, {gap.high[-1]:+.4f}], steps {_times(gain)}"
             )
 

@@ -99,11 +99,13 @@ class ConditioningConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW, one joint clip of the gradient norm over branch and decoder."""
+    """AdamW or Muon, one joint clip of the gradient norm over branch and decoder."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: bears and wants a higher rate; zero_stage 0
     lr: Annotated[float, Field(gt=0)] = 1e-5
     new_layers_rate: Annotated[float, Field(gt=0)] = 1.0  # of pose encoder and zero convolutions, in units of lr
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95  # of muon
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     eps: Annotated[float, Field(gt=0)] = 1e-8
     warmup_samples: Annotated[int, Field(ge=0)] = 0  # clips until the rate has risen to lr
@@ -217,6 +219,8 @@ class RunConfig(Section):
             )
         if training.offload_optimizer and training.zero_stage == 0:
             raise ValueError("training.offload_optimizer needs training.zero_stage 1, 2 or 3")
+        if training.zero_stage > 0 and self.optimizer.kind == "muon":
+            raise ValueError("optimizer.kind: muon needs training.zero_stage 0: it takes whole weight matrices")
         if training.zero_stage < 3 and (training.offload_parameters or not training.shard_frozen):
             raise ValueError("training.offload_parameters and training.shard_frozen: false need training.zero_stage 3")
         if self.data.buckets is not None and len(set(self.data.buckets)) != max(len(self.data.buckets), 1):

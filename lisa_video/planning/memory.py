@@ -56,7 +56,7 @@ class RankMemory:
         frozen: weights of the frozen network.
         codec: weights of VAE and image encoder, float32, whole on every rank.
         weights: of branch and decoder, in the type they are computed in.
-        optimizer: float32 weights, both moments.
+        optimizer: float32 weights, moments.
         average: the moving average.
         gradients: once the backward pass is over.
         buffers: for reducing gradients, and weights that stage 3 has gathered.
@@ -84,7 +84,9 @@ class RankMemory:
         return int(self.peak * _FRAGMENTATION + _OVERHEAD)
 
 
-def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool, shard_frozen: bool = True) -> RankMemory:
+def rank_memory(
+    trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool, shard_frozen: bool = True, moments: int = 2
+) -> RankMemory:
     """Memory of one rank.
 
     Args:
@@ -93,6 +95,7 @@ def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool, sha
         ranks: of the run.
         bf16: whether weights are computed in bf16, with float32 copies in the optimizer.
         shard_frozen: whether stage 3 splits the frozen network too.
+        moments: that the optimizer keeps of each weight: AdamW 2, Muon 1 (of vectors 2, which are next to nothing).
     """
     width, trained, stage = (2 if bf16 else 4), trace.trainable, layout.stage
     split = ranks if stage else 1
@@ -100,7 +103,7 @@ def rank_memory(trace: StepTrace, layout: Layout, ranks: int, *, bf16: bool, sha
     spread = ranks if stage == 3 else 1
     weights, frozen = width * trained // spread, width * trace.frozen // (spread if shard_frozen else 1)
     own_copies = bf16 or stage > 0
-    optimizer, average = (12 if own_copies else 8) * owned, 4 * owned
+    optimizer, average = 4 * (moments + own_copies) * owned, 4 * owned
     gradients = width * (owned if stage >= 2 else trained)
     # Stages 1 and 2: two buffers, since one is reduced while the other fills; stage 3 has one, and gathered weights.
     buffers = {0: 0, 1: 2, 2: 2, 3: 1}[stage] * width * min(REDUCE_BUCKET, trained)

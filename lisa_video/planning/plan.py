@@ -106,10 +106,21 @@ def plan_run(config: RunConfig, ranks: int, gpu_bytes: int | None = None, *, cou
         UserError: see `trace_step`.
     """
     trace = trace_step(config, count_flops=count_flops)
-    kind = {"bf16": config.training.precision == "bf16", "shard_frozen": config.training.shard_frozen}
+    whole = config.optimizer.kind == "muon"  # no other layout than ZeRO 0
     plan = RunPlan(config, ranks, gpu_bytes, trace, {})
-    layouts = LAYOUTS if plan.chosen in LAYOUTS else (*LAYOUTS, plan.chosen)
-    return replace(plan, memory={layout: rank_memory(trace, layout, ranks, **kind) for layout in layouts})
+    layouts = (plan.chosen,) if whole else LAYOUTS if plan.chosen in LAYOUTS else (*LAYOUTS, plan.chosen)
+    memory = {
+        layout: rank_memory(
+            trace,
+            layout,
+            ranks,
+            bf16=config.training.precision == "bf16",
+            shard_frozen=config.training.shard_frozen,
+            moments=1 if whole else 2,
+        )
+        for layout in layouts
+    }
+    return replace(plan, memory=memory)
 
 
 def remedies(plan: RunPlan) -> list[tuple[str, int]]:

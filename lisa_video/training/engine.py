@@ -23,6 +23,7 @@ from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.training.deepspeed_config import deepspeed_config, parameter_groups
 from lisa_video.training.gradient_checks import check_gradients_at_once
+from lisa_video.training.optimizer import build_optimizer
 
 
 def start_process_group() -> None:
@@ -52,7 +53,7 @@ class Fragment(NamedTuple):
 
 @final
 class Engine:
-    """A DeepSpeed engine over `ControlledDenoiser`, with AdamW and a warm-up counted in samples.
+    """A DeepSpeed engine over `ControlledDenoiser`, with an optimizer and a warm-up counted in samples.
 
     Args:
         model: frozen backbone, branch and decoder; only parameters that require gradients are optimised.
@@ -71,31 +72,25 @@ class Engine:
             self._deepspeed, *_ = deepspeed.initialize(
                 model=model,
                 model_parameters=list(self.parameters.values()),
-                optimizer=self._adamw(groups),
+                # On the GPU no copies of the whole state while it steps; in host memory it is the fast one.
+                optimizer=build_optimizer(
+                    groups,
+                    config.optimizer,
+                    fused=torch.cuda.is_available() or config.training.offload_optimizer or None,
+                ),
                 config=dictionary,
             )
         if self.stage == 0 and config.training.precision == "bf16":
             # DeepSpeed's wrapper makes the states by a step without gradients, which Adam would count.
             for state in self._deepspeed.optimizer.optimizer.state.values():
-                state["step"].zero_()
+                if "step" in state:
+                    state["step"].zero_()
         self._plain_norm = float("nan")
         if self.stage in (1, 2) and torch.cuda.is_available():  # on a CPU a kernel costs no launch
             check_gradients_at_once(self._deepspeed.optimizer)
         if self.stage == 0 and config.training.precision == "fp32":
             # The one case in which DeepSpeed does not look itself. AdamW passes over what has no gradient.
             self._deepspeed.optimizer.register_step_pre_hook(lambda *_: self._drop_gradients_that_are_not_finite())
-
-    def _adamw(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-        settings = self.config.optimizer
-        return torch.optim.AdamW(
-            groups,
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            # On the GPU no copies of the whole state while it steps; in host memory it is the fast one.
-            fused=torch.cuda.is_available() or self.config.training.offload_optimizer or None,
-        )
 
     @property
     def module(self) -> nn.Module:

@@ -59,6 +59,7 @@ def test_settings_are_fixed_once_read():
         ({"conditioning": {"pose_dropout": 1.5}}, "less than or equal to 1"),
         ({"training": {"zero_stage": 4}}, "Input should be 0, 1, 2 or 3"),
         ({"training": {"precision": "fp16"}}, "'fp32' or 'bf16'"),
+        ({"optimizer": {"kind": "muon"}, "training": {"zero_stage": 2}}, "muon needs training.zero_stage 0"),
         ({"data": {"manifest": "m", "size": [64]}}, "Field required"),
         ({"typo": 1}, "Extra inputs"),
     ],

@@ -85,10 +85,15 @@ def test_control_is_there_once_all_seeds_have_left_the_floor():
     assert gain.low[2:] == pytest.approx([0.1, 0.2]) and gain.high[2:] == pytest.approx([0.2, 0.4])
 
 
-def test_differences_need_the_same_checkpoints():
-    early = LearningCurve("b", STEPS[:2], (0,), np.zeros((1, 2, 20)), np.full(20, 100))
+def test_arms_are_compared_where_both_were_scored():
+    late = curve("a", [[0.2, 0.2, 0.3, 0.4]])
+    early = LearningCurve("b", STEPS[[0, 2]], (0,), late.part[:, [0, 2]] + 2, late.whole)
+    gap = difference(late, early)
+    assert gap.steps.tolist() == STEPS[[0, 2]].tolist()
+    assert np.allclose([gap.value, gap.low, gap.high], 2 * 20 / late.whole.sum())
+    other = LearningCurve("b", STEPS[[0, 2]] + [0, 1], (0,), late.part[:, [0, 2]], late.whole)
     with pytest.raises(UserError, match="other checkpoints"):
-        difference(curve("a", [[0.2, 0.2, 0.3, 0.4]]), early)
+        difference(late, other)
 
 
 def test_clips_count_by_their_joints():

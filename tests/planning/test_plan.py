@@ -12,7 +12,7 @@ from lisa_video.models.svd.build import outline
 from lisa_video.models.svd.tiny import random_checkpoint
 from lisa_video.planning import trace as tracing
 from lisa_video.planning.memory import LAYOUTS, REDUCE_BUCKET, Layout, rank_memory
-from lisa_video.planning.plan import RunPlan, remedies
+from lisa_video.planning.plan import RunPlan, plan_run, remedies
 from lisa_video.planning.trace import StepTrace, trace_step
 
 
@@ -137,6 +137,17 @@ def test_the_first_layout_that_fits_is_recommended(plan):
     assert plan(limit).recommended == Layout(2) and plan(limit - 1).recommended == Layout(3)
     json.dumps(roomy.as_json())
     assert "fits into 1000 GB" in roomy.as_text() and "* ZeRO 2" in roomy.as_text()
+
+
+def test_muon_keeps_one_moment_and_cannot_be_split(shallow):
+    whole = shallow["training"] | {"zero_stage": 0, "precision": "bf16"}
+    kinds = [
+        parse_config(shallow | {"training": whole, "optimizer": {"kind": kind}}, kind) for kind in ("adamw", "muon")
+    ]
+    adamw, muon = (plan_run(config, 2) for config in kinds)
+    assert list(muon.memory) == [Layout(0)] and set(adamw.memory) == set(LAYOUTS)
+    trained = muon.trace.trainable
+    assert (muon.memory[Layout(0)].optimizer, adamw.memory[Layout(0)].optimizer) == (8 * trained, 12 * trained)
 
 
 def test_remedies_are_ordered_by_what_they_save(plan):
