@@ -23,6 +23,7 @@ from tqdm import tqdm
 from lisa_video.models.build import build_denoiser, checkpoint_activations
 from lisa_video.objective import loss_terms
 from lisa_video.planning.trace import flash_attention
+from lisa_video.training.muon import orthogonalised
 
 RESULT = Path(__file__).parent / "results/step_operations.json"
 MODES = ("plain", "lisa", "two_forwards")
@@ -73,9 +74,11 @@ class MetaStep:
 
 
 def operations(setting: Setting) -> dict[str, int]:
-    """Operations of each kind of step."""
+    """Operations of each kind of step, and of Muon's orthogonalisation of its gradients."""
     ours = MetaStep(setting)
     found = {mode: counted(lambda mode=mode: ours(mode)) for mode in MODES}
+    matrices = [p.detach().flatten(1) for p in ours.model.parameters() if p.requires_grad and p.ndim > 1]
+    found["muon"] = counted(lambda: [orthogonalised(matrix) for matrix in matrices])
     # Whoever builds a public step runs it once.
     stand_in = SimpleNamespace(parts=ours.parts, model=ours.model, config=ours.config)
     return found | {"public": counted(lambda: PublicStep(setting, ours.batch, stand_in))}

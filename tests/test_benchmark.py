@@ -56,6 +56,7 @@ def test_operations_grow_with_what_a_step_does(benchmark):
     module, setting = benchmark["step_operations"], benchmark["step_variants"].TINY.changed(device="meta", frames=2)
     kept = module.operations(setting)
     assert 0 < kept["plain"] < kept["lisa"] < kept["two_forwards"]
+    assert 0 < kept["muon"] < kept["plain"]
     # The public manner encodes all frames; ours encodes the reference alone.
     assert kept["plain"] < kept["public"]
     checkpointed = module.MetaStep(setting.changed(checkpointing=True))

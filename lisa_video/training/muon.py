@@ -47,7 +47,8 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -67,7 +68,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(p)
         momentum = state["momentum"].lerp_(p.grad, 1 - mu)
         direction = orthogonalised(p.grad.lerp(momentum, mu).flatten(1))
-        p.mul_(1 - group["lr"] * group["decay"])
+        p.mul_(1 - group["lr"] * group["weight_decay"])
         p.sub_(direction.view_as(p) * (group["lr"] * _RMS * math.sqrt(max(direction.shape))))
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             beta1=group["betas"][0],
             beta2=group["betas"][1],
             lr=group["lr"],
-            weight_decay=group["decay"],
+            weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
         )
@@ -108,4 +109,5 @@ def orthogonalised(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows
     for _ in range(_ITERATIONS):
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if len(matrix) <= matrix.shape[1] else wide.T).to(matrix.dtype)
+    out: Tensor = (wide if len(matrix) <= matrix.shape[1] else wide.T).to(matrix.dtype)
+    return out

@@ -21,7 +21,7 @@ def build_optimizer(
         fused: AdamW: as one kernel; None: as torch sees fit.
         capturable: AdamW: its step may be captured as a CUDA graph. Muon's may be.
     """
-    common = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
+    common: dict[str, Any] = settings.model_dump(include={"lr", "betas", "eps", "weight_decay"})
     if settings.kind == "muon":
         return Muon(groups, momentum=settings.momentum, **common)
     return torch.optim.AdamW(groups, fused=fused, capturable=capturable, **common)

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.launcher
 SETTINGS = ("optimizer.eps=1e-3", "optimizer.lr=3e-4", "diagnostics.held_out_every=0", "training.micro_batch_size=1")
 TWENTY = (*SETTINGS, "training.max_steps=20", "training.checkpoint_every=18", "training.export_every=6")
 SIX = (*SETTINGS, "training.max_steps=6")
+MUON = ("optimizer.kind=muon", "training.zero_stage=0")
 TIMEOUT = 600  # seconds; a start takes about 15 on two free cores, and a rank left alone would wait for 1800
 
 
@@ -121,6 +122,7 @@ def runs(launcher, alone) -> Path:
         ("stage_3", *TWENTY, "training.zero_stage=3", "preview.every=20", *one),
         ("offload", *SETTINGS, "training.zero_stage=3", *in_host_memory),
         ("from_one", *TWENTY, "training.zero_stage=1"),
+        ("muon", *SIX, *MUON),
     )
     folder: Path = launcher.folder
     return folder
@@ -172,6 +174,13 @@ def exported(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_ranks_at_any_stage_give_the_losses_of_one_process(runs, alone, name):
     assert losses(runs / name) == pytest.approx(losses(alone), abs=1e-5)
     torch.testing.assert_close(exported(runs / name / "weights"), exported(alone / "weights"), rtol=0, atol=1e-5)
+
+
+def test_two_ranks_with_muon_give_the_losses_of_one_process(launcher, runs, alone):
+    one = launcher.folder / "muon_alone"
+    Trainer(load_config(launcher.config, (*SIX, *MUON, "training.micro_batch_size=2", f"run_dir={one}"))).run()
+    assert losses(runs / "muon", steps=6) == pytest.approx(losses(one, steps=6), abs=1e-5)
+    assert losses(one, steps=6) != pytest.approx(losses(alone, steps=6), abs=1e-3)
 
 
 def test_host_memory_gives_them_too(runs, alone):
