@@ -208,6 +208,15 @@ def test_the_open_config_is_the_benchmarks_arm_at_svds_size():
     assert ours == load_config(ROOT / "configs/svd_pose_lisa.yaml", [*arm, f"run_dir={ours.run_dir}"])
 
 
+def test_the_muon_config_is_the_benchmarks_arm_at_svds_size():
+    ours = load_config(ROOT / "configs/svd_pose_lisa_muon.yaml")
+    arm = load_benchmark(ROOT / "configs/benchmark/small_long.yaml").arms["lisa_muon"]
+    rate = 2 * load_config(ROOT / "configs/svd_pose_lisa.yaml").optimizer.lr  # as in the benchmark, twice AdamW's
+    assert ours == load_config(
+        ROOT / "configs/svd_pose_lisa.yaml", [*arm, f"optimizer.lr={rate}", f"run_dir={ours.run_dir}"]
+    )
+
+
 def test_commands_of_the_readme_are_commands():
     """Each names a command that there is, options that it has, and settings that exist."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
