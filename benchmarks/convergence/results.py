@@ -104,12 +104,7 @@ def write_results(
         ],
     }  # fmt: skip
     if samples:
-        last = max(of[-1] for of in steps.values())
-        furthest = [arm for arm in arms if steps[arm][-1] == last]
-        folders = {arm: [records.folder / arm for records in seeds.values()] for arm in furthest}
-        folders[FLOOR] = [next(iter(seeds.values())).folder / FLOOR]  # the same for all seeds
-        measures = Measures.chosen(settings.detectors, fvd=settings.fvd)
-        summary["samples"] = score_samples(folders, last, clips[skip:], measures, THRESHOLD)
+        summary["samples"] = _last_samples(settings, seeds, steps, clips[skip:])
         print_samples(summary["samples"])
     write_json(out, summary)
     figure.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +128,17 @@ def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
             if runs[folder][section] != runs[first][section]:
                 remedy = "remove the folder of the one that is out of date, and train it again"
                 raise UserError(f"was trained with another {section} than {first}", where=str(folder), remedy=remedy)
+
+
+def _last_samples(
+    settings: BenchmarkConfig, seeds: dict[int, Records], steps: dict[str, list[int]], clips: list[Clip]
+) -> dict[str, Any]:
+    """Further measures of the arms that went furthest."""
+    last = max(of_arm[-1] for of_arm in steps.values())
+    furthest = [arm for arm, of_arm in steps.items() if of_arm[-1] == last]
+    folders = {arm: [records.folder / arm for records in seeds.values()] for arm in furthest}
+    folders[FLOOR] = [next(iter(seeds.values())).folder / FLOOR]  # the same for all seeds
+    return score_samples(folders, last, clips, Measures.chosen(settings.detectors, fvd=settings.fvd), THRESHOLD)
 
 
 def _numbers(place: int, curves: list[LearningCurve]) -> dict[str, Any]:
