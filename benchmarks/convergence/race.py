@@ -28,8 +28,7 @@ from lisa_video.models.backbone import BackboneParts, Condition
 from lisa_video.models.build import build_denoiser, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
-from lisa_video.training.deepspeed_config import parameter_groups
-from lisa_video.training.optimizer import build_optimizer
+from lisa_video.training.optimizer import build_optimizer, parameter_groups
 
 SHARED = ("data", "backbone", "conditioning", "training", "sampling")
 """Sections of the config in which arms of a race are equal."""

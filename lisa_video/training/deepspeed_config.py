@@ -1,12 +1,10 @@
-"""What DeepSpeed and its optimizer are given, derived from our config; said nowhere else by hand."""
+"""What DeepSpeed is given, derived from our config; said nowhere else by hand."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import nn
 
 from lisa_video.config.schema import RunConfig
 from lisa_video.planning.memory import REDUCE_BUCKET
@@ -46,19 +44,3 @@ def deepspeed_config(config: RunConfig, num_parameters: int = 0) -> dict[str, An
         "wall_clock_breakdown": False,
         "steps_per_print": 10**9,
     }
-
-
-def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    """Trainable parameters, grouped by their rate in units of the learning rate.
-
-    The branch's copied layers have 1, its new ones `optimizer.new_layers_rate`, the decoder `lisa.decoder_rate`.
-    """
-    by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
-    new = tuple(f"branch.{layer}." for layer in getattr(getattr(model, "branch", None), "new_layers", ()))
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = config.optimizer.new_layers_rate if name.startswith(new) else 1.0
-            if name.startswith("decoder.") and config.lisa is not None:
-                rate = config.lisa.decoder_rate
-            by_rate[rate].append(parameter)
-    return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from lisa_video import distributed
 from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
-from lisa_video.training.deepspeed_config import deepspeed_config, parameter_groups
+from lisa_video.training.deepspeed_config import deepspeed_config
 from lisa_video.training.gradient_checks import check_gradients_at_once
-from lisa_video.training.optimizer import build_optimizer
+from lisa_video.training.optimizer import build_optimizer, parameter_groups
 
 
 def start_process_group() -> None:

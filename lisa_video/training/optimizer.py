@@ -1,12 +1,14 @@
-"""From settings to the optimizer."""
+"""From settings to the optimizer and the groups of its parameters."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
+from torch import nn
 
-from lisa_video.config.schema import OptimizerConfig
+from lisa_video.config.schema import OptimizerConfig, RunConfig
 from lisa_video.training.muon import Muon
 
 
@@ -25,3 +27,19 @@ def build_optimizer(
     if settings.kind == "muon":
         return Muon(groups, momentum=settings.momentum, **common)
     return torch.optim.AdamW(groups, fused=fused, capturable=capturable, **common)
+
+
+def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
+    """Trainable parameters, grouped by their rate in units of the learning rate.
+
+    The branch's copied layers have 1, its new ones `optimizer.new_layers_rate`, the decoder `lisa.decoder_rate`.
+    """
+    by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
+    new = tuple(f"branch.{layer}." for layer in getattr(getattr(model, "branch", None), "new_layers", ()))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = config.optimizer.new_layers_rate if name.startswith(new) else 1.0
+            if name.startswith("decoder.") and config.lisa is not None:
+                rate = config.lisa.decoder_rate
+            by_rate[rate].append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]

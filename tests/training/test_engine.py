@@ -7,8 +7,9 @@ import torch
 
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
-from lisa_video.training.deepspeed_config import deepspeed_config, parameter_groups
+from lisa_video.training.deepspeed_config import deepspeed_config
 from lisa_video.training.engine import Fragment
+from lisa_video.training.optimizer import parameter_groups
 
 STAGES = (0, 1, 2, 3)
 # With a large eps AdamW's first step is almost linear in the gradient: the update shows what was clipped to.
