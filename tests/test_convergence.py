@@ -229,7 +229,7 @@ def test_arms_of_a_seed_do_not_depend_on_who_is_trained_beside_them(experiment, 
         assert np.array_equal(np.load(file)["errors"], errors)
 
 
-def test_a_race_that_was_stopped_is_scored_up_to_the_last_step_that_all_arms_have(
+def test_arms_of_a_race_that_was_stopped_are_compared_at_the_steps_that_both_have(
     experiment, tiny_manifest, tmp_path
 ) -> None:
     _run("train", experiment, "--manifest", tiny_manifest)
@@ -238,7 +238,9 @@ def test_a_race_that_was_stopped_is_scored_up_to_the_last_step_that_all_arms_hav
     _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["protocol"]["seeds"] == [0]
-    assert [arm["pose gap"]["steps"] for arm in found["arms"]] == [[0, 1]] * 2
+    plain, lisa = (arm["pose gap"] for arm in found["arms"])
+    assert plain["steps"] == [0, 1, 2] and lisa["steps"] == [0, 1]
+    assert lisa["over"]["plain"]["difference"]["steps"] == plain["over"]["lisa"]["difference"]["steps"] == [0, 1]
 
 
 def test_seeds_that_went_further_can_be_scored_alone(experiment, tiny_manifest, tmp_path) -> None:
