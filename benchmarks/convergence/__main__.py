@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.convergence.base import train_base
 from benchmarks.convergence.clips import load_clips
+from benchmarks.convergence.compare import Side, compare
 from benchmarks.convergence.examine import Examiner
 from benchmarks.convergence.race import SHARED, Arm, Draws, Race
 from benchmarks.convergence.records import FLOOR, Records
@@ -130,6 +131,21 @@ def results(
     Example: `... results configs/benchmark/standard.yaml --manifest M --samples --out benchmarks/results/standard.json`
     """
     write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip, seed, samples)
+
+
+@app.command("compare")
+def compare_files(
+    baseline: Annotated[Path, typer.Argument(help="JSON that `results` wrote")],
+    baseline_arm: Annotated[str, typer.Argument(help="one of its arms")],
+    file: Annotated[Path, typer.Argument(help="another, or the same")],
+    arm: Annotated[str, typer.Argument(help="one of its arms")],
+    out: Annotated[Path | None, typer.Option(help="JSON of the same numbers")] = None,
+) -> None:
+    """How many times fewer steps an arm needs than one of an earlier race, whose records may be gone.
+
+    Example: `... compare benchmarks/results/convergence_small_long_cpu.json plain_open runs/new/results.json my_arm`
+    """
+    compare(Side.read(baseline, baseline_arm), Side.read(file, arm), out)
 
 
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:

@@ -1,0 +1,113 @@
+"""An arm against the baseline of another result: when a race's records are gone, its numbers are still there.
+
+Nothing is paired here beyond the seeds' numbers, so there are no intervals: each seed is told by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.convergence.results import GAP, LOSS, PCK
+from eval.json_files import write_json
+from eval.learning_curves import first_step
+from lisa_video.errors import UserError
+
+_ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out", "seeds")
+_FLOOR_TOLERANCE = 0.002
+"""How far apart the two frozen bases may score: as a share, or of PCK."""
+
+
+class Side(NamedTuple):
+    """One arm of a file that `results` wrote."""
+
+    file: Path
+    arm: str
+    found: dict[str, Any]
+
+    @classmethod
+    def read(cls, file: Path, arm: str) -> Side:
+        """Read an arm's numbers.
+
+        Raises:
+            UserError: the file has no such arm.
+        """
+        found = json.loads(file.read_text(encoding="utf-8"))
+        names = [entry["arm"] for entry in found["arms"]]
+        if arm not in names:
+            raise UserError(f"there is no arm {arm}", where=str(file), remedy=f"one of: {', '.join(names)}")
+        return cls(file, arm, found)
+
+    def curve(self, measure: str) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) steps and (R, S) values of each seed."""
+        (entry,) = (entry for entry in self.found["arms"] if entry["arm"] == self.arm)
+        return np.array(entry[measure]["steps"]), np.array(entry[measure]["per_seed"])
+
+
+def compare(baseline: Side, arm: Side, out: Path | None) -> None:
+    """Print how many times fewer steps the arm needs, had the baseline ended at each of its checkpoints.
+
+    Raises:
+        UserError: the two were not measured alike, or their frozen bases are not equally good.
+    """
+    _require_alike(baseline, arm)
+    ratios = {measure: _ratios(baseline, arm, measure) for measure in (PCK, LOSS, GAP)}
+    for measure, by_horizon in ratios.items():
+        print(f"{measure}: {arm.arm} has what {baseline.arm} ends with in so many times fewer steps")
+        for horizon, found in by_horizon.items():
+            print(f"  {horizon:>6} steps: {_told(found['mean'])}, by seed {', '.join(map(_told, found['by_seed']))}")
+    if out is not None:
+        sides = {
+            name: {"arm": side.arm, "file": side.file.name, "manifest_digest": _protocol(side)["manifest_digest"]}
+            for name, side in (("baseline", baseline), ("arm", arm))
+        }
+        write_json(out, {"made_by": "python -m benchmarks.convergence compare", **sides, "times_fewer_steps": ratios})
+
+
+def _ratios(baseline: Side, arm: Side, measure: str) -> dict[str, dict[str, Any]]:
+    sign = -1.0 if measure == LOSS else 1.0
+    (steps, theirs), (own_steps, ours) = baseline.curve(measure), arm.curve(measure)
+    pairs = [(theirs.mean(axis=0), ours.mean(axis=0)), *zip(theirs, ours, strict=True)]
+    found = {}
+    for place, horizon in enumerate(steps.tolist()[1:], start=1):
+        mean, *by_seed = [
+            _ratio(steps[: place + 1], sign * of_baseline[: place + 1], own_steps, sign * of_arm)
+            for of_baseline, of_arm in pairs
+        ]
+        found[str(horizon)] = {"mean": mean, "by_seed": by_seed}
+    return found
+
+
+def _ratio(steps: np.ndarray, baseline: np.ndarray, own_steps: np.ndarray, arm: np.ndarray) -> float | None:
+    sooner, step = first_step(steps, baseline, baseline[-1]), first_step(own_steps, arm, baseline[-1])
+    return None if not step or sooner is None else sooner / step
+
+
+def _told(ratio: float | None) -> str:
+    return "never" if ratio is None else f"{ratio:.2f}"
+
+
+def _protocol(side: Side) -> dict[str, Any]:
+    protocol: dict[str, Any] = side.found["protocol"]
+    return protocol
+
+
+def _require_alike(baseline: Side, arm: Side) -> None:
+    for name in _ALIKE:
+        if _protocol(baseline)[name] != _protocol(arm)[name]:
+            raise UserError(
+                f"{name}: {_protocol(arm)[name]}, but {_protocol(baseline)[name]} in {baseline.file}",
+                where=str(arm.file),
+                remedy="score both with the same clips and seeds",
+            )
+    for measure in (PCK, LOSS):
+        floors = [float(side.curve(measure)[1][:, 0].mean()) for side in (baseline, arm)]
+        if abs(floors[0] - floors[1]) > _FLOOR_TOLERANCE:
+            raise UserError(
+                f"{measure} of the frozen base alone is {floors[1]:.4f}, but {floors[0]:.4f} in {baseline.file}",
+                where=str(arm.file),
+                remedy="train both on the same base and data",
+            )

@@ -1,0 +1,66 @@
+"""`python -m benchmarks.convergence compare` on the numbers that the documents tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.convergence.__main__ import app
+from benchmarks.convergence.compare import Side, compare
+from benchmarks.convergence.results import GAP, LOSS, PCK
+from lisa_video.errors import UserError
+
+RESULTS = Path(__file__).parents[1] / "benchmarks/results"
+LONG = RESULTS / "convergence_small_long_cpu.json"
+
+
+def test_within_one_file_the_ratios_are_those_of_the_paired_comparison(tmp_path) -> None:
+    args = ["compare", LONG, "plain_open", LONG, "lisa_muon", "--out", tmp_path / "found.json"]
+    ran = CliRunner().invoke(app, list(map(str, args)))
+    assert ran.exit_code == 0, ran.output
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["times_fewer_steps"]
+    (entry,) = (arm for arm in json.loads(LONG.read_text(encoding="utf-8"))["arms"] if arm["arm"] == "lisa_muon")
+    for measure in (PCK, LOSS, GAP):
+        paired = entry[measure]["over"]["plain_open"]["speed_up_if_ended_at"]
+        assert list(found[measure]) == list(paired)
+        for horizon, ratio in paired.items():
+            mean, by_seed = found[measure][horizon]["mean"], found[measure][horizon]["by_seed"]
+            assert mean == (None if ratio is None else pytest.approx(ratio["value"], rel=1e-4))
+            assert len(by_seed) == 3
+    assert "3150 steps: 2.00, by seed" in ran.output and "3150 steps: never" in ran.output  # by gap
+
+
+def test_an_arm_needs_as_many_steps_as_itself(capsys) -> None:
+    side = Side.read(LONG, "plain_open")
+    compare(side, side, None)
+    printed = capsys.readouterr().out
+    assert printed.count("1.00, by seed 1.00, 1.00, 1.00") == 3 * 6  # measures, checkpoints
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found["protocol"].update(held_out_clips=24), "held_out_clips: 24, but 48"),
+        (lambda found: found["protocol"].update(seeds=[3, 4, 5]), "seeds"),
+        (
+            lambda found: [row.__setitem__(0, 0.5) for row in found["arms"][0][PCK]["per_seed"]],
+            "frozen base alone is 0.5",
+        ),
+    ],
+)
+def test_what_was_not_measured_alike_is_not_compared(tmp_path, change, message) -> None:
+    found = json.loads(LONG.read_text(encoding="utf-8"))
+    change(found)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        compare(Side.read(LONG, "plain_open"), Side.read(other, "plain_open"), None)
+
+
+def test_an_unknown_arm_is_named_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="there is no arm plane") as caught:
+        Side.read(LONG, "plane")
+    assert "plain_open" in str(caught.value)
