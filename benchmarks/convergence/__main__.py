@@ -6,7 +6,7 @@ It reads the experiments of `lisa-video eval benchmark` (`configs/benchmark/*.ya
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,6 +122,7 @@ def results(
         int, typer.Option(min=0, help="leave out the first held-out clips, say those that chose an arm")
     ] = 0,
     seed: Annotated[list[int] | None, typer.Option(help="only these, say those that went further")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="only these arms, say those that all seeds have")] = None,
     samples: Annotated[
         bool, typer.Option("--samples", help="the last samples by further measures too: FVD, other detectors")
     ] = False,
@@ -130,7 +131,10 @@ def results(
 
     Example: `... results configs/benchmark/standard.yaml --manifest M --samples --out benchmarks/results/standard.json`
     """
-    write_results(load_benchmark(experiment), manifest, out, figure or out.with_suffix(".png"), skip, seed, samples)
+    settings = load_benchmark(experiment)
+    chosen = {name: settings.arms[name] for name in _known(arm or list(settings.arms), settings.arms)}
+    settings = settings.model_copy(update={"arms": chosen})
+    write_results(settings, manifest, out, figure or out.with_suffix(".png"), skip, seed, samples)
 
 
 @app.command("compare")
@@ -174,7 +178,7 @@ def _shared(config: RunConfig, section: str) -> dict[str, Any]:
     return values
 
 
-def _known(names: list[str], configs: dict[str, RunConfig]) -> list[str]:
+def _known(names: list[str], configs: Mapping[str, Any]) -> list[str]:
     for name in names:
         if name not in configs:
             raise UserError("no such arm", where=f"--arm {name}", remedy=f"one of: {', '.join(configs)}")
