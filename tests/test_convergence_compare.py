@@ -40,11 +40,26 @@ def test_an_arm_needs_as_many_steps_as_itself(capsys) -> None:
     assert printed.count("1.00, by seed 1.00, 1.00, 1.00") == 3 * 6  # measures, checkpoints
 
 
+def test_seeds_that_both_have_are_compared(tmp_path) -> None:
+    found = json.loads(LONG.read_text(encoding="utf-8"))
+    found["protocol"]["seeds"] = [2, 0]
+    for row in found["arms"][0][PCK], found["arms"][0][LOSS], found["arms"][0][GAP]:
+        row["per_seed"] = [row["per_seed"][2], row["per_seed"][0]]
+    (tmp_path / "two.json").write_text(json.dumps(found), encoding="utf-8")
+    compare(Side.read(LONG, "lisa_open"), Side.read(tmp_path / "two.json", "plain_open"), tmp_path / "out.json")
+    compare(Side.read(LONG, "lisa_open"), Side.read(LONG, "plain_open"), tmp_path / "all.json")
+    two, every = (json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("out", "all"))
+    assert two["seeds"] == [0, 2]
+    for measure, by_horizon in every["times_fewer_steps"].items():
+        for horizon, ratios in by_horizon.items():
+            assert two["times_fewer_steps"][measure][horizon]["by_seed"] == ratios["by_seed"][::2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda found: found["protocol"].update(held_out_clips=24), "held_out_clips: 24, but 48"),
-        (lambda found: found["protocol"].update(seeds=[3, 4, 5]), "seeds"),
+        (lambda found: found["protocol"].update(seeds=[3, 4, 5]), "none in common"),
         (
             lambda found: [row.__setitem__(0, 0.5) for row in found["arms"][0][PCK]["per_seed"]],
             "frozen base alone is 0.5",

@@ -1,6 +1,6 @@
 """An arm against the baseline of another result: when a race's records are gone, its numbers are still there.
 
-Nothing is paired here beyond the seeds' numbers, so there are no intervals: each seed is told by itself.
+Only the seeds' numbers are there to be paired, so there are no intervals: each seed that both have is told by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eval.json_files import write_json
 from eval.learning_curves import first_step
 from lisa_video.errors import UserError
 
-_ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out", "seeds")
+_ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out")
 _FLOOR_TOLERANCE = 0.002
 """How far apart the two frozen bases may score: as a share, or of PCK."""
 
@@ -41,20 +41,29 @@ class Side(NamedTuple):
             raise UserError(f"there is no arm {arm}", where=str(file), remedy=f"one of: {', '.join(names)}")
         return cls(file, arm, found)
 
-    def curve(self, measure: str) -> tuple[np.ndarray, np.ndarray]:
-        """(S,) steps and (R, S) values of each seed."""
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds that were scored."""
+        seeds: list[int] = self.found["protocol"]["seeds"]
+        return seeds
+
+    def curve(self, measure: str, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) steps and (R, S) values of some seeds."""
         (entry,) = (entry for entry in self.found["arms"] if entry["arm"] == self.arm)
-        return np.array(entry[measure]["steps"]), np.array(entry[measure]["per_seed"])
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return np.array(entry[measure]["steps"]), np.array(entry[measure]["per_seed"])[rows]
 
 
 def compare(baseline: Side, arm: Side, out: Path | None) -> None:
     """Print how many times fewer steps the arm needs, had the baseline ended at each of its checkpoints.
 
     Raises:
-        UserError: the two were not measured alike, or their frozen bases are not equally good.
+        UserError: the two were not measured alike, have no seed in common, or their frozen bases are not equally good.
     """
     _require_alike(baseline, arm)
-    ratios = {measure: _ratios(baseline, arm, measure) for measure in (PCK, LOSS, GAP)}
+    seeds = [seed for seed in baseline.seeds if seed in arm.seeds]
+    ratios = {measure: _ratios(baseline, arm, measure, seeds) for measure in (PCK, LOSS, GAP)}
+    print(f"seeds {seeds}")
     for measure, by_horizon in ratios.items():
         print(f"{measure}: {arm.arm} has what {baseline.arm} ends with in so many times fewer steps")
         for horizon, found in by_horizon.items():
@@ -64,12 +73,20 @@ def compare(baseline: Side, arm: Side, out: Path | None) -> None:
             name: {"arm": side.arm, "file": side.file.name, "manifest_digest": _protocol(side)["manifest_digest"]}
             for name, side in (("baseline", baseline), ("arm", arm))
         }
-        write_json(out, {"made_by": "python -m benchmarks.convergence compare", **sides, "times_fewer_steps": ratios})
+        write_json(
+            out,
+            {
+                "made_by": "python -m benchmarks.convergence compare",
+                **sides,
+                "seeds": seeds,
+                "times_fewer_steps": ratios,
+            },
+        )
 
 
-def _ratios(baseline: Side, arm: Side, measure: str) -> dict[str, dict[str, Any]]:
+def _ratios(baseline: Side, arm: Side, measure: str, seeds: list[int]) -> dict[str, dict[str, Any]]:
     sign = -1.0 if measure == LOSS else 1.0
-    (steps, theirs), (own_steps, ours) = baseline.curve(measure), arm.curve(measure)
+    (steps, theirs), (own_steps, ours) = baseline.curve(measure, seeds), arm.curve(measure, seeds)
     pairs = [(theirs.mean(axis=0), ours.mean(axis=0)), *zip(theirs, ours, strict=True)]
     found = {}
     for place, horizon in enumerate(steps.tolist()[1:], start=1):
@@ -101,10 +118,13 @@ def _require_alike(baseline: Side, arm: Side) -> None:
             raise UserError(
                 f"{name}: {_protocol(arm)[name]}, but {_protocol(baseline)[name]} in {baseline.file}",
                 where=str(arm.file),
-                remedy="score both with the same clips and seeds",
+                remedy="score both on the same clips",
             )
+    if not set(baseline.seeds) & set(arm.seeds):
+        message = f"seeds {arm.seeds}, but {baseline.seeds} in {baseline.file}: none in common"
+        raise UserError(message, where=str(arm.file), remedy="train the arm with the baseline's seeds")
     for measure in (PCK, LOSS):
-        floors = [float(side.curve(measure)[1][:, 0].mean()) for side in (baseline, arm)]
+        floors = [float(side.curve(measure, side.seeds)[1][:, 0].mean()) for side in (baseline, arm)]
         if abs(floors[0] - floors[1]) > _FLOOR_TOLERANCE:
             raise UserError(
                 f"{measure} of the frozen base alone is {floors[1]:.4f}, but {floors[0]:.4f} in {baseline.file}",
