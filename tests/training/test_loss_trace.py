@@ -3,9 +3,10 @@
 To write it again after a change that is meant: `LISA_VIDEO_WRITE_GOLDEN=1 pytest tests/training/test_loss_trace.py`.
 
 The clips are kept beside it, since another build of x264 would encode them anew with other pixels; H.264 decodes alike
-everywhere. The tolerance of 1e-4: other CPUs and libraries round differently in the seventh digit, which 20 steps do
-not amplify so far, whereas another weight of a loss, target, noise level, time id, seed or optimizer setting moves
-some loss by more (a lambda of 0.21 instead of 0.2: the second test).
+everywhere. The tolerance of 1e-4: other CPUs and libraries round differently in the seventh digit, which the first
+steps do not amplify so far, whereas another weight of a loss, target, noise level, time id, seed or optimizer setting
+moves some loss by more (a lambda of 0.21 instead of 0.2: the second test). Later steps are given 1e-3: one CPU was
+1.3e-4 off at step 18.
 """
 
 import json
@@ -18,6 +19,7 @@ import pytest
 from data_tools.demo.generate import generate_demo_data
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+FIRST = 6
 TWENTY = (
     f"data.manifest={GOLDEN / 'clips/manifest.jsonl'}",
     "optimizer.eps=1e-3",  # rounding of a gradient near 0 must not become a whole step of Adam
@@ -44,10 +46,11 @@ def test_twenty_steps_have_the_losses_that_they_had(train):
     now = trace(train("run", *TWENTY))
     assert {name: len(values) for name, values in now.items()} == {"denoising": 20, "lisa": 20}
     for name, values in golden.items():
-        assert now[name] == pytest.approx(values, rel=1e-4), name
+        assert now[name][:FIRST] == pytest.approx(values[:FIRST], rel=1e-4), name
+        assert now[name][FIRST:] == pytest.approx(values[FIRST:], rel=1e-3), name
 
 
 def test_it_sees_a_small_change_of_the_objective(train):
     golden = json.loads((GOLDEN / "losses.json").read_text())
-    changed = trace(train("run", *TWENTY, "lisa.weight=0.21", "training.max_steps=6"))
-    assert changed["lisa"] != pytest.approx(golden["lisa"][:6], rel=1e-4)
+    changed = trace(train("run", *TWENTY, "lisa.weight=0.21", f"training.max_steps={FIRST}"))
+    assert changed["lisa"] != pytest.approx(golden["lisa"][:FIRST], rel=1e-4)
