@@ -148,7 +148,7 @@ def speed_up(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> S
     draws = _draws(baseline, seed)
     sign = -1.0 if baseline.lower_is_better else 1.0
     theirs, ours = sign * baseline._resampled(*draws), sign * arm._resampled(*draws)
-    ratios = np.array([_ratio(baseline.steps, a, arm.steps, b) for a, b in zip(theirs, ours, strict=True)])
+    ratios = np.array([times_fewer(baseline.steps, a, arm.steps, b) for a, b in zip(theirs, ours, strict=True)])
     target = float(baseline.values[-1])
     own = first_step(baseline.steps, sign * baseline.values, sign * target)
     assert own is not None  # a curve reaches its own last value
@@ -171,6 +171,16 @@ def first_step(steps: Int[np.ndarray, " S"], accuracy: Float[np.ndarray, " S"], 
     return float(steps[place - 1] + share * (steps[place] - steps[place - 1]))
 
 
+def times_fewer(
+    steps_a: Int[np.ndarray, " S"], a: Float[np.ndarray, " S"],
+    steps_b: Int[np.ndarray, " T"], b: Float[np.ndarray, " T"],
+) -> float:  # fmt: skip
+    """How many times fewer steps b needs to what a ends with, where more is better; 0: it never gets there."""
+    own, step = first_step(steps_a, a, a[-1]), first_step(steps_b, b, a[-1])
+    assert own is not None
+    return 0.0 if step is None else _quotient(own, step)
+
+
 def _require_pairs(baseline: LearningCurve, arm: LearningCurve) -> None:
     if baseline.seeds != arm.seeds or not np.array_equal(baseline.whole, arm.whole):
         raise UserError(
@@ -178,12 +188,6 @@ def _require_pairs(baseline: LearningCurve, arm: LearningCurve) -> None:
             f"{len(arm.whole)} and {len(baseline.whole)} clips",
             remedy="train both arms with the same seeds and score them on the same clips",
         )
-
-
-def _ratio(steps_a: np.ndarray, a: np.ndarray, steps_b: np.ndarray, b: np.ndarray) -> float:
-    own, step = first_step(steps_a, a, a[-1]), first_step(steps_b, b, a[-1])
-    assert own is not None
-    return 0.0 if step is None else _quotient(own, step)
 
 
 def _quotient(own: float, step: float) -> float:

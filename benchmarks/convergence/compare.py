@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmarks.convergence.results import GAP, LOSS, PCK
 from eval.json_files import write_json
-from eval.learning_curves import first_step
+from eval.learning_curves import times_fewer
 from lisa_video.errors import UserError
 
 _ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out")
 _FLOOR_TOLERANCE = 0.002
-"""How far apart the two frozen bases may score: as a share, or of PCK."""
+"""How far apart PCK (a share) and held-out loss of the two frozen bases may be."""
 
 
 class Side(NamedTuple):
@@ -42,9 +42,15 @@ class Side(NamedTuple):
         return cls(file, arm, found)
 
     @property
+    def protocol(self) -> dict[str, Any]:
+        """How it was measured."""
+        protocol: dict[str, Any] = self.found["protocol"]
+        return protocol
+
+    @property
     def seeds(self) -> list[int]:
         """Seeds that were scored."""
-        seeds: list[int] = self.found["protocol"]["seeds"]
+        seeds: list[int] = self.protocol["seeds"]
         return seeds
 
     def curve(self, measure: str, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +76,7 @@ def compare(baseline: Side, arm: Side, out: Path | None) -> None:
             print(f"  {horizon:>6} steps: {_told(found['mean'])}, by seed {', '.join(map(_told, found['by_seed']))}")
     if out is not None:
         sides = {
-            name: {"arm": side.arm, "file": side.file.name, "manifest_digest": _protocol(side)["manifest_digest"]}
+            name: {"arm": side.arm, "file": side.file.name, "manifest_digest": side.protocol["manifest_digest"]}
             for name, side in (("baseline", baseline), ("arm", arm))
         }
         write_json(
@@ -91,32 +97,22 @@ def _ratios(baseline: Side, arm: Side, measure: str, seeds: list[int]) -> dict[s
     found = {}
     for place, horizon in enumerate(steps.tolist()[1:], start=1):
         mean, *by_seed = [
-            _ratio(steps[: place + 1], sign * of_baseline[: place + 1], own_steps, sign * of_arm)
+            times_fewer(steps[: place + 1], sign * of_baseline[: place + 1], own_steps, sign * of_arm) or None
             for of_baseline, of_arm in pairs
         ]
         found[str(horizon)] = {"mean": mean, "by_seed": by_seed}
     return found
 
 
-def _ratio(steps: np.ndarray, baseline: np.ndarray, own_steps: np.ndarray, arm: np.ndarray) -> float | None:
-    sooner, step = first_step(steps, baseline, baseline[-1]), first_step(own_steps, arm, baseline[-1])
-    return None if not step or sooner is None else sooner / step
-
-
 def _told(ratio: float | None) -> str:
     return "never" if ratio is None else f"{ratio:.2f}"
 
 
-def _protocol(side: Side) -> dict[str, Any]:
-    protocol: dict[str, Any] = side.found["protocol"]
-    return protocol
-
-
 def _require_alike(baseline: Side, arm: Side) -> None:
     for name in _ALIKE:
-        if _protocol(baseline)[name] != _protocol(arm)[name]:
+        if baseline.protocol[name] != arm.protocol[name]:
             raise UserError(
-                f"{name}: {_protocol(arm)[name]}, but {_protocol(baseline)[name]} in {baseline.file}",
+                f"{name}: {arm.protocol[name]}, but {baseline.protocol[name]} in {baseline.file}",
                 where=str(arm.file),
                 remedy="score both on the same clips",
             )
