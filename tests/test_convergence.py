@@ -60,6 +60,8 @@ def race(tiny_config):
         ("lisa=null",),
         ("lisa.last_init=default", "lisa.noise_weight=noisy"),
         ("optimizer.kind=muon", "training.zero_stage=0"),
+        ("optimizer.warmup_samples=3",),
+        ("optimizer.kind=muon", "training.zero_stage=0", "training.max_steps=3", "optimizer.cooldown_samples=10"),
     ],
 )
 def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimizer(race, overrides) -> None:
@@ -74,7 +76,11 @@ def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimize
     trained = [p for p in model.parameters() if p.requires_grad]
     common = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
     kind = {"adamw": torch.optim.AdamW, "muon": Muon}[settings.kind]
-    optimizer = kind(trained, settings.lr, **common)
+    warm = 1 / (settings.warmup_samples + 1)
+    samples = config.training.max_steps * config.training.micro_batch_size
+    cool = min(samples / settings.cooldown_samples, 1) if settings.cooldown_samples else 1
+    assert cool < 1 or "optimizer.cooldown_samples=10" not in overrides
+    optimizer = kind(trained, settings.lr * warm * cool, **common)
     prediction = model(drawn.x_s, drawn.sigma, drawn.condition, drawn.pose_maps)
     weight = build_lisa_weight(config.lisa)(drawn.sigma, drawn.positions)
     loss_terms(prediction, drawn.target, drawn.sigma, weight).total.backward()

@@ -28,7 +28,7 @@ from lisa_video.models.backbone import BackboneParts, Condition
 from lisa_video.models.build import build_denoiser, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
-from lisa_video.training.optimizer import build_optimizer, parameter_groups
+from lisa_video.training.optimizer import build_optimizer, parameter_groups, rate_factor
 
 SHARED = ("data", "backbone", "conditioning", "training", "sampling")
 """Sections of the config in which arms of a race are equal."""
@@ -121,16 +121,18 @@ class Arm:
     """One arm: branch, decoder, optimizer and moving average.
 
     Args:
-        config: of its run; one micro-batch a step, and no warm-up of the rate.
+        config: of its run; one micro-batch a step.
         parts: the frozen network, shared with other arms.
         device: where it is trained.
     """
 
     def __init__(self, config: RunConfig, parts: BackboneParts, device: torch.device) -> None:
-        assert config.optimizer.warmup_samples == 0 and config.training.gradient_accumulation == 1
+        assert config.training.gradient_accumulation == 1
         self.config, settings = config, config.optimizer
         self.model: ControlledDenoiser = build_denoiser(config, parts).to(device)
-        groups = [{**group, "lr": settings.lr * group["rate"]} for group in parameter_groups(self.model, config)]
+        groups = parameter_groups(self.model, config)
+        for group in groups:
+            group["lr"] = torch.tensor(settings.lr, device=device)  # which a recorded step can change
         self.optimizer = build_optimizer(groups, settings, fused=True, capturable=device.type == "cuda")
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.lisa_weight, self.lisa_every = build_lisa_weight(config.lisa), config.lisa.every if config.lisa else 1
@@ -152,6 +154,7 @@ class Arm:
     def step(self, shared: Shared) -> None:
         """One optimizer step."""
         self.optimizer.zero_grad(set_to_none=True)
+        self._set_rate()
         drawn = shared.drawn
         # A weight of 0 costs a pass that the trainer does not make, but a recorded step has to be the same each time.
         due = self.lisa_every * (self.steps % self.lisa_every == 0)
@@ -165,6 +168,13 @@ class Arm:
         self._average()
         parts = (terms.denoising, terms.lisa, terms.residual)
         self.sums += torch.stack([*(part.mean().double() for part in parts), torch.ones_like(self.sums[0])])
+
+    def _set_rate(self) -> None:
+        """As `Engine.set_rate`, on the device."""
+        seen, training = self.steps * self.config.training.micro_batch_size, self.config.training
+        factor = rate_factor(self.config.optimizer, seen, training.max_steps * training.micro_batch_size - seen)
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(self.config.optimizer.lr * factor * group["rate"])
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -23,7 +23,7 @@ from lisa_video.config.schema import RunConfig
 from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.training.deepspeed_config import deepspeed_config
 from lisa_video.training.gradient_checks import check_gradients_at_once
-from lisa_video.training.optimizer import build_optimizer, parameter_groups
+from lisa_video.training.optimizer import build_optimizer, parameter_groups, rate_factor
 
 
 def start_process_group() -> None:
@@ -98,13 +98,13 @@ class Engine:
         module: nn.Module = self._deepspeed
         return module
 
-    def set_rate(self, samples_seen: int) -> float:
-        """Linear warm-up over `warmup_samples`, then constant; returns the learning rate."""
-        settings = self.config.optimizer
-        progress = min((samples_seen + 1) / (settings.warmup_samples + 1), 1.0)
+    def set_rate(self, samples_seen: int, samples_left: int) -> float:
+        """Warm-up, constant, cool-down (see `rate_factor`); returns the learning rate."""
+        seen, left = torch.tensor([samples_seen, samples_left], dtype=torch.float64)
+        lr = self.config.optimizer.lr * float(rate_factor(self.config.optimizer, seen, left))
         for group, rate in zip(self._deepspeed.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = settings.lr * progress * rate
-        return settings.lr * progress
+            group["lr"] = lr * rate
+        return lr
 
     def backward_and_step(
         self, loss: Tensor, timed: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext()

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lisa_video.config.schema import OptimizerConfig, RunConfig
 from lisa_video.training.muon import Muon
@@ -27,6 +27,22 @@ def build_optimizer(
     if settings.kind == "muon":
         return Muon(groups, momentum=settings.momentum, **common)
     return torch.optim.AdamW(groups, fused=fused, capturable=capturable, **common)
+
+
+def rate_factor(settings: OptimizerConfig, samples_seen: Tensor, samples_left: Tensor) -> Tensor:
+    """Share of the learning rate at a step: it rises, stays, and falls to 0 (Hägele et al., arXiv 2405.18392).
+
+    Args:
+        settings: of the run.
+        samples_seen: clips before the step.
+        samples_left: clips from the step to the end of the run, its own included.
+
+    Returns:
+        In (0, 1]; 1 between warm-up and cool-down.
+    """
+    risen = (samples_seen + 1) / (settings.warmup_samples + 1)
+    left = samples_left / max(settings.cooldown_samples, 1)
+    return risen.clamp(max=1) * left.clamp(max=1)
 
 
 def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ class Trainer:
         self.samples_seen: int = state["samples_seen"]
         self.seconds: float = state["seconds"]  # spent in training steps
         self._tell_other_batch(state.get("clips_per_step", self.clips_per_step))
-        self._captured = False
+        self._captured, self._rate = False, 0.0
         self._last_batch: EncodedBatch | None = None  # for the probe of gradients
         self.meter.load_state_dict(state.get("meter", []))
         self.trouble = Trouble(self.run_dir, config.training, self.step)
@@ -191,7 +191,8 @@ class Trainer:
         """One optimizer step: losses of each micro-batch, gradients, step, moving average."""
         timed = self.telemetry.part
         # 1. the rate of this step
-        self.engine.set_rate(self.samples_seen)
+        steps_left = self.config.training.max_steps - self.step
+        self._rate = self.engine.set_rate(self.samples_seen, steps_left * self.clips_per_step)
         # 2. losses and gradients
         accumulation = self.config.training.gradient_accumulation
         seen: list[Seen] = []
@@ -261,6 +262,7 @@ class Trainer:
     def _report(self) -> dict[str, str]:
         values: dict[str, Any] = self.meter.report()
         values |= {"nonfinite_steps": self.trouble.steps, "seconds": round(self.seconds, 3)}
+        values["learning_rate"] = self._rate
         if math.isfinite(self.engine.gradient_norm):
             values["gradient_norm"] = self.engine.gradient_norm
         values["clips_skipped"] = sum(distributed.gather(len(read_rows(self._skipped_file))))

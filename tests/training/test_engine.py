@@ -75,9 +75,17 @@ def test_accumulation_averages_micro_batches_before_it_clips(two_weights, step, 
 
 def test_warm_up_counts_samples(two_weights):
     engine = two_weights("optimizer.lr=1.0", "optimizer.warmup_samples=9")
-    rates = [engine.set_rate(samples) for samples in (0, 4, 8, 9, 100)]
-    assert rates == pytest.approx([0.1, 0.5, 0.9, 1.0, 1.0])
-    assert two_weights("optimizer.lr=1.0").set_rate(0) == 1.0
+    rates = [engine.set_rate(samples, 200 - samples) for samples in (0, 4, 8, 9, 100, 199)]
+    assert rates == pytest.approx([0.1, 0.5, 0.9, 1.0, 1.0, 1.0])
+    assert two_weights("optimizer.lr=1.0").set_rate(0, 1) == 1.0
+
+
+def test_cool_down_counts_the_samples_that_are_left(two_weights):
+    engine = two_weights("optimizer.lr=2.0", "optimizer.cooldown_samples=40")
+    rates = [engine.set_rate(seen, 100 - seen) for seen in (0, 59, 60, 70, 98)]
+    assert rates == pytest.approx([2.0, 2.0, 2.0, 1.5, 0.1])
+    both = two_weights("optimizer.lr=1.0", "optimizer.warmup_samples=9", "optimizer.cooldown_samples=10")
+    assert both.set_rate(4, 5) == pytest.approx(0.25)  # a run shorter than the two together
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,9 +93,9 @@ def test_the_rate_reaches_the_optimizer(two_weights, step, stage):
     engine = two_weights(
         f"training.zero_stage={stage}", "optimizer.lr=0.1", "optimizer.warmup_samples=3", "optimizer.weight_decay=0"
     )
-    engine.set_rate(0)  # a quarter of the rate
+    engine.set_rate(0, 99)  # a quarter of the rate
     after_one = step(engine, (1, 1, 1, 1))
-    engine.set_rate(50)  # all of it; Adam's step is the rate while the gradient stays
+    engine.set_rate(50, 49)  # all of it; Adam's step is the rate while the gradient stays
     after_two = step(engine, (1, 1, 1, 1))
     torch.testing.assert_close(1 - after_one, torch.full((4,), 0.025), rtol=1e-4, atol=0)
     torch.testing.assert_close(after_one - after_two, torch.full((4,), 0.1), rtol=1e-4, atol=0)
