@@ -8,6 +8,7 @@ temporal convolution as a batch of 1x1 matrices; a branch of a video network is 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from torch.optim.adamw import adamw
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steepest at 0, so that five iterations are enough
 _ITERATIONS = 5
+_STACKED = 2**22  # elements of matrices that are stepped together
 _RMS = 0.2  # Liu et al.: root mean square of AdamW's usual update, in units of the rate
 
 
@@ -56,20 +58,22 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             due = [p for p in group["params"] if p.grad is not None]
-            for p in due:
-                if p.ndim >= 2:
-                    self._step_matrix(p, group)
+            for matrices in of_one_shape([p for p in due if p.ndim >= 2]):
+                self._step_matrices(matrices, group)
             self._step_others([p for p in due if p.ndim < 2], group)
 
-    def _step_matrix(self, p: Tensor, group: dict[str, Any]) -> None:
-        assert p.grad is not None
-        state, mu = self.state[p], group["momentum"]
-        if not state:
-            state["momentum"] = torch.zeros_like(p)
-        momentum = state["momentum"].lerp_(p.grad, 1 - mu)
-        direction = orthogonalised(p.grad.lerp(momentum, mu).flatten(1))
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.sub_(direction.view_as(p) * (group["lr"] * _RMS * math.sqrt(max(direction.shape))))
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta, mu = [self.state[p]["momentum"] for p in parameters], group["momentum"]
+        torch._foreach_lerp_(momenta, gradients, 1 - mu)
+        ahead = torch._foreach_lerp(gradients, momenta, mu)
+        directions = orthogonalised(torch.stack([direction.flatten(1) for direction in ahead]))
+        directions = directions * (group["lr"] * _RMS * math.sqrt(max(directions.shape[1:])))
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_sub_(parameters, [d.view_as(p) for d, p in zip(directions, parameters, strict=True)])
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:
@@ -97,17 +101,30 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalised(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The matrix with all singular values near 1 (0.7 to 1.2), by Newton-Schulz iterations; 0 stays 0.
+def of_one_shape(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Weights whose matrices have the same shape, to be stepped together: one launch instead of many.
+
+    Large ones stand alone: they keep a GPU busy by themselves, and a stack of them would need their memory again.
+    """
+    by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+    for p in parameters:
+        by_shape[tuple(p.flatten(1).shape)].append(p)
+    together = ((max(_STACKED // math.prod(shape), 1), same) for shape, same in by_shape.items())
+    return [same[start : start + count] for count, same in together for start in range(0, len(same), count)]
+
+
+def orthogonalised(matrices: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch rows columns"]:
+    """Matrices with all singular values near 1 (0.7 to 1.2), by Newton-Schulz iterations; 0 stays 0.
 
     In bfloat16 on a GPU, which is precise enough for it (Jordan et al.) and several times as fast.
     """
     a, b, c = _QUINTIC
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    wide = x if len(matrix) <= matrix.shape[1] else x.T
-    wide = wide / (wide.norm() + 1e-7)
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    tall = x.shape[-2] > x.shape[-1]
+    wide = x.mT if tall else x
+    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    out: Tensor = (wide if len(matrix) <= matrix.shape[1] else wide.T).to(matrix.dtype)
-    return out
+    found: Tensor = (wide.mT if tall else wide).to(matrices.dtype)
+    return found

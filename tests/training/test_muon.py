@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lisa_video.training import muon
 from lisa_video.training.muon import Muon, orthogonalised
 
 
@@ -53,6 +54,25 @@ def test_two_steps_of_a_weight_follow_the_formula(shape):
         expected = (1 - 0.01 * 0.5) * expected - size * direction.reshape(shape)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-4)
         assert torch.equal(weight.grad, gradient)
+
+
+def test_weights_of_one_shape_step_as_they_do_alone(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    shapes = [(4, 18), (4, 2, 3, 3), (3, 5), (4, 18), (4, 18)]
+    weights = [nn.Parameter(torch.randn(*shape, generator=random)) for shape in shapes]
+    gradients = [10.0**-n * torch.randn(*shape, generator=random) for n, shape in enumerate(shapes)]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    monkeypatch.setattr(muon, "_STACKED", 3 * 4 * 18)
+    assert [len(same) for same in muon.of_one_shape(weights)] == [3, 1, 1]
+    for optimizer in (Muon(weights, lr=0.1), *(Muon([weight], lr=0.1) for weight in alone)):
+        for _ in range(2):
+            for weight, gradient in zip((*weights, *alone), (*gradients, *gradients), strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+    for together, by_itself in zip(weights, alone, strict=True):
+        torch.testing.assert_close(together, by_itself, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(muon, "_STACKED", 1)
+    assert [len(same) for same in muon.of_one_shape(weights)] == [1] * 5
 
 
 def test_a_step_is_as_large_as_adamws_at_the_same_rate():
