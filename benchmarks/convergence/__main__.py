@@ -80,7 +80,8 @@ def train(
     started = time.perf_counter()
     clips = load_clips(first.data, "train", parts.codec, device)
     held_out = load_clips(first.data, "val", parts.codec, device, settings.eval_clips)
-    examiner = Examiner(first, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
+    measured = load_config(Path(settings.base), _common(settings, manifest, seed, override or []))
+    examiner = Examiner(measured, parts, held_out, KeypointNetDetector.from_pretrained(_DETECTOR, device))
     arms = {name: Arm(configs[name], parts, device) for name in names}
     races = _races(arms, lambda config: Draws(config, parts, clips, seed))
     for name in names:
@@ -158,7 +159,7 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
     Raises:
         UserError: the arms differ in something that arms of a race share.
     """
-    common = [*settings.overrides, *overrides, f"data.manifest={manifest}", f"seed={seed}"]
+    common = _common(settings, manifest, seed, overrides)
     configs = {name: load_config(Path(settings.base), [*common, *arm]) for name, arm in settings.arms.items()}
     first = next(iter(configs.values()))
     for name, config in configs.items():
@@ -170,6 +171,11 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
                     remedy="make it an experiment of its own, or train it with `lisa-video eval benchmark`",
                 )
     return configs
+
+
+def _common(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> list[str]:
+    """Overrides of all arms, before each one's own."""
+    return [*settings.overrides, *overrides, f"data.manifest={manifest}", f"seed={seed}"]
 
 
 def _shared(config: RunConfig, section: str) -> dict[str, Any]:

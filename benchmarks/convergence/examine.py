@@ -47,7 +47,7 @@ class Examiner:
     """Samples and measures an arm's moving average on the same clips with the same noise.
 
     Args:
-        config: of any arm: sampling, and the noise levels at which all arms are measured.
+        config: of the experiment's base: sampling, and the noise levels at which all arms are measured.
         parts: frozen network and codec.
         clips: held-out clips.
         detector: finds one person a frame.
