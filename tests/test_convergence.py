@@ -61,7 +61,6 @@ def race(tiny_config):
         ("lisa.last_init=default", "lisa.noise_weight=noisy"),
         ("optimizer.kind=muon", "training.zero_stage=0"),
         ("optimizer.warmup_samples=3",),
-        ("optimizer.kind=muon", "training.zero_stage=0", "training.max_steps=3", "optimizer.cooldown_samples=10"),
     ],
 )
 def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimizer(race, overrides) -> None:
@@ -77,10 +76,7 @@ def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimize
     common = {"betas": settings.betas, "eps": settings.eps, "weight_decay": settings.weight_decay}
     kind = {"adamw": torch.optim.AdamW, "muon": Muon}[settings.kind]
     warm = 1 / (settings.warmup_samples + 1)
-    samples = config.training.max_steps * config.training.micro_batch_size
-    cool = min(samples / settings.cooldown_samples, 1) if settings.cooldown_samples else 1
-    assert cool < 1 or "optimizer.cooldown_samples=10" not in overrides
-    optimizer = kind(trained, settings.lr * warm * cool, **common)
+    optimizer = kind(trained, settings.lr * warm, **common)
     prediction = model(drawn.x_s, drawn.sigma, drawn.condition, drawn.pose_maps)
     weight = build_lisa_weight(config.lisa)(drawn.sigma, drawn.positions)
     loss_terms(prediction, drawn.target, drawn.sigma, weight).total.backward()
@@ -93,6 +89,14 @@ def test_a_step_of_an_arm_is_the_models_loss_clipped_and_stepped_by_its_optimize
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-7)
     for own, first, now in zip(arm.average, average, model.branch.parameters(), strict=True):
         torch.testing.assert_close(own, decay * first + (1 - decay) * now.detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_the_rate_of_an_arm_rises_and_falls_as_the_trainers(race) -> None:
+    ours, rates = race("training.max_steps=4", "optimizer.warmup_samples=3", "optimizer.cooldown=0.5"), []
+    for _ in range(4):
+        ours.race.steps(1)
+        rates.append(float(ours.race.arms["arm"].optimizer.param_groups[0]["lr"]) / ours.config.optimizer.lr)
+    assert rates == pytest.approx([0.25, 0.75, 1, 0.5])
 
 
 def test_an_arm_with_lisa_on_every_second_step_has_twice_its_weight_there_and_none_between(race) -> None:

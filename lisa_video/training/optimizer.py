@@ -41,8 +41,10 @@ def rate_factor(settings: OptimizerConfig, samples_seen: Tensor, samples_left: T
         In (0, 1]; 1 between warm-up and cool-down.
     """
     risen = (samples_seen + 1) / (settings.warmup_samples + 1)
-    left = samples_left / max(settings.cooldown_samples, 1)
-    return risen.clamp(max=1) * left.clamp(max=1)
+    if settings.cooldown == 0:
+        return risen.clamp(max=1)
+    falling = samples_left / (settings.cooldown * (samples_seen + samples_left))
+    return risen.clamp(max=1) * falling.clamp(max=1)
 
 
 def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:

@@ -81,11 +81,11 @@ def test_warm_up_counts_samples(two_weights):
 
 
 def test_cool_down_counts_the_samples_that_are_left(two_weights):
-    engine = two_weights("optimizer.lr=2.0", "optimizer.cooldown_samples=40")
+    engine = two_weights("optimizer.lr=2.0", "optimizer.cooldown=0.4")
     rates = [engine.set_rate(seen, 100 - seen) for seen in (0, 59, 60, 70, 98)]
     assert rates == pytest.approx([2.0, 2.0, 2.0, 1.5, 0.1])
-    both = two_weights("optimizer.lr=1.0", "optimizer.warmup_samples=9", "optimizer.cooldown_samples=10")
-    assert both.set_rate(4, 5) == pytest.approx(0.25)  # a run shorter than the two together
+    both = two_weights("optimizer.lr=1.0", "optimizer.warmup_samples=9", "optimizer.cooldown=1")
+    assert both.set_rate(4, 4) == pytest.approx(0.25)  # a run of eight clips, shorter than the warm-up
 
 
 @pytest.mark.parametrize("stage", STAGES)

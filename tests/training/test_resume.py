@@ -64,7 +64,7 @@ def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, 
     # Checkpoints after 3 and 6 steps, reports after 2, 4 and 6: the report at 4 is made of steps before and after.
     precise = ("training.zero_stage=2", f"training.precision={precision}")
     settings = (*SIX, *precise, "training.checkpoint_every=3", "training.log_every=2", "preview.every=0")
-    settings += ("training.micro_batch_size=2", "optimizer.lr=1.0e-3", "optimizer.cooldown_samples=8")
+    settings += ("training.micro_batch_size=2", "optimizer.lr=1.0e-3", "optimizer.cooldown=0.75")
     whole = train("whole", *settings)
     cut_after(5)
     with pytest.raises(CutOffError):
@@ -75,7 +75,7 @@ def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, 
     same_bits(parts, whole)
     assert [row["step"] for row in parts.rows if "denoising" in row] == [2, 4, 6]
     rates = [row["learning_rate"] for row in parts.rows if "denoising" in row]
-    assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])  # with 10, 6 and 2 clips left
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])  # with 10, 6 and 2 of 12 clips left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
