@@ -228,9 +228,7 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     assert second["arms"][1]["held-out loss"]["per_seed"][0][-1] == pytest.approx(kept[1].mean())
 
 
-def test_arms_of_a_seed_do_not_depend_on_who_is_trained_beside_them_or_comes_first(
-    experiment, tiny_manifest, tmp_path
-) -> None:
+def test_an_arm_does_not_depend_on_its_company_or_on_who_comes_first(experiment, tiny_manifest, tmp_path) -> None:
     files = [tmp_path / "out/seed-0" / arm / "found-000002.npz" for arm in ("plain", "lisa")]
     _run("train", experiment, "--manifest", tiny_manifest)
     together = [np.load(file)["errors"] for file in files]

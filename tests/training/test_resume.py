@@ -75,7 +75,7 @@ def test_a_cut_between_checkpoints_leaves_no_trace(train, same_bits, cut_after, 
     same_bits(parts, whole)
     assert [row["step"] for row in parts.rows if "denoising" in row] == [2, 4, 6]
     rates = [row["learning_rate"] for row in parts.rows if "denoising" in row]
-    assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])  # with 10, 6 and 2 of 12 clips left
+    assert rates == pytest.approx([1e-3, 1e-3 * 6 / 9, 1e-3 * 2 / 9])  # with 10, 6 and 2 of 12 clips left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
