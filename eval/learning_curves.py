@@ -112,23 +112,32 @@ class Difference(NamedTuple):
 
 
 def difference(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> Difference:
-    """Compare an arm with its baseline at the checkpoints that both have.
+    """Compare an arm with its baseline at the checkpoints that both have: step 0, where all are equal, and others.
 
     Seeds and clips are drawn together, so what the two share is gone.
 
     Raises:
-        UserError: the two cannot be paired, or have no checkpoint in common.
+        UserError: the two cannot be paired.
     """
     _require_pairs(baseline, arm)
     steps, theirs, ours = np.intersect1d(baseline.steps, arm.steps, return_indices=True)
-    if len(steps) < 2:  # all have step 0
-        raise UserError(
-            f"{arm.arm} and {baseline.arm} have other checkpoints", remedy="score both arms at the same steps"
-        )
     draws = _draws(baseline, seed)
     drawn = arm._resampled(*draws)[:, ours] - baseline._resampled(*draws)[:, theirs]
     low, high = np.percentile(drawn, _PERCENTILES, axis=0)
     return Difference(steps, arm.values[ours] - baseline.values[theirs], low, high)
+
+
+def final_difference(baseline: LearningCurve, arm: LearningCurve, *, seed: int = 0) -> Estimate:
+    """What an arm has at its end minus what the baseline has at its own, whose step may be another; paired.
+
+    Raises:
+        UserError: the two cannot be paired.
+    """
+    _require_pairs(baseline, arm)
+    draws = _draws(baseline, seed)
+    drawn = arm._resampled(*draws)[:, -1] - baseline._resampled(*draws)[:, -1]
+    low, high = np.percentile(drawn, _PERCENTILES)
+    return Estimate(float(arm.values[-1] - baseline.values[-1]), float(low), float(high))
 
 
 def above_floor(arm: LearningCurve, *, seed: int = 0) -> Difference:

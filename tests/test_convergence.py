@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,16 +17,12 @@ from typer.testing import CliRunner
 from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
-from benchmarks.convergence.samples import score_samples
 from eval.benchmark import BenchmarkConfig, load_benchmark
-from eval.evaluation import Measures
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import BackboneConfig
-from lisa_video.data.batch import Clip
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.objective import build_lisa_weight, loss_terms
-from lisa_video.pose.keypoints import Keypoints
 from lisa_video.training.muon import Muon
 
 ROOT = Path(__file__).parents[1]
@@ -287,7 +282,9 @@ def test_an_arm_that_ended_sooner_is_compared_as_far_as_it_went(experiment, tiny
     found = json.loads(out.read_text(encoding="utf-8"))
     plain, lisa = (arm["pose gap"] for arm in found["arms"])
     assert plain["steps"] == [0, 1, 2] and lisa["steps"] == [0, 1]
-    assert lisa["over"]["plain"]["difference"]["steps"] == [0, 1]
+    over = lisa["over"]["plain"]
+    assert over["difference"]["steps"] == [0, 1]
+    assert over["final_difference"]["value"] == pytest.approx(lisa["value"][1] - plain["value"][2])
     assert list(found["samples"]["measures"]["Fréchet"]["arms"]) == ["plain", "floor"]
     assert "at step 1 " in scored.output and out.with_suffix(".png").is_file()
 
@@ -312,32 +309,6 @@ def test_the_last_samples_are_scored_by_further_measures(experiment, tiny_manife
     np.savez(kept, **{**np.load(kept), "step": 1})  # as if its race had been stopped before the others
     with pytest.raises(UserError, match=r"has samples of step 1"):
         _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "found.json", "--samples")
-
-
-def test_fvd_of_samples_is_that_of_i3d(tmp_path) -> None:
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (3, 9, 3, 16, 16), dtype=np.uint8)
-    names = [f"clip-{number}" for number in range(3)]
-    nobody = Keypoints(np.zeros((9, 1, 17, 2), np.float32), np.zeros((9, 1, 17), np.float32), np.zeros(1, np.int64))
-    clips = [
-        Clip(name, 0, torch.from_numpy(video), torch.zeros(9, 3, 16, 16, dtype=torch.uint8), nobody, 8.0, ())
-        for name, video in zip(names, frames, strict=True)
-    ]
-    true = frames.transpose(0, 1, 3, 4, 2)
-    folders = {}
-    for arm, videos, step in (("floor", true // 2, 0), ("same", true, 7)):
-        (tmp_path / arm).mkdir()
-        np.savez(tmp_path / arm / "videos.npz", videos=videos[::-1], ids=names[::-1], step=step)
-        folders[arm] = [tmp_path / arm]
-    found = score_samples(folders, 7, clips, Measures((), ("i3d",)), 0.1)
-    arms = found["measures"]["FVD"]["arms"]
-    assert arms["same"][0]["value"] == pytest.approx(0, abs=1e-6) and arms["floor"][0]["value"] > 1
-    with pytest.raises(UserError, match="no sample of 1 held-out clips: other"):
-        score_samples(folders, 7, [replace(clips[0], clip_id="other"), *clips[1:]], Measures((), ("i3d",)), 0.1)
-    with pytest.raises(UserError, match="frames"):
-        score_samples(
-            folders, 7, [replace(clip, frames=clip.frames[:8]) for clip in clips], Measures((), ("i3d",)), 0.1
-        )
 
 
 def test_results_without_a_checkpoint_are_refused(experiment, tiny_manifest, tmp_path) -> None:

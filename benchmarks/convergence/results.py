@@ -18,7 +18,15 @@ from eval.benchmark import BenchmarkConfig
 from eval.evaluation import Measures
 from eval.generate import held_out
 from eval.json_files import write_json
-from eval.learning_curves import Difference, LearningCurve, SpeedUp, above_floor, difference, speed_up
+from eval.learning_curves import (
+    Difference,
+    LearningCurve,
+    SpeedUp,
+    above_floor,
+    difference,
+    final_difference,
+    speed_up,
+)
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import Clip, SampleKey
 from lisa_video.data.manifest import file_digest
@@ -45,8 +53,8 @@ def write_results(
 ) -> None:
     """Score every checkpoint that an arm has with all seeds, write one JSON file and a PNG.
 
-    An arm may have ended sooner than another: they are compared at the steps that both have, and how much sooner one
-    has what the other ends with is told all the same.
+    An arm may have ended sooner than another: they are compared at the steps that both have and at their ends, and how
+    much sooner one has what the other ends with is told all the same.
 
     Args:
         settings: of the experiment.
@@ -115,8 +123,8 @@ def write_results(
 def _require_alike(seeds: dict[int, Records], arms: list[str]) -> None:
     """Arms are trained by separate calls, so settings may have been changed in between.
 
-    For how long a race was meant does not count: at a constant rate no arm knows. Nor does the stage of ZeRO, which a
-    race has no use for.
+    For how long a race was meant does not count: at a constant rate no arm knows, and where the rate falls an arm is
+    compared at its own end. Nor does the stage of ZeRO, which a race has no use for.
     """
     runs = {(records.folder / arm): records.facts(arm)["run"] for records in seeds.values() for arm in arms}
     for run in runs.values():
@@ -160,6 +168,7 @@ def _pair(baseline: LearningCurve, arm: LearningCurve) -> dict[str, Any]:
     horizons = baseline.steps[1:].tolist()
     return {
         "difference": _listed(difference(baseline, arm)),
+        "final_difference": asdict(final_difference(baseline, arm)),
         "speed_up": asdict(speed_up(baseline, arm)),
         "speed_up_if_ended_at": {
             step: asdict(speed_up(baseline.until(step), arm.until(step)))["ratio"] for step in horizons
@@ -171,11 +180,11 @@ def _print(curves: dict[str, list[LearningCurve]]) -> None:
     for measure, (baseline, *others) in curves.items():
         print(f"{measure} at step {baseline.steps[-1]}: {baseline.arm} {baseline.values[-1]:.4f}")
         for curve in others:
-            gap, gain = difference(baseline, curve), speed_up(baseline, curve)
-            sooner = "" if gap.steps[-1] == baseline.steps[-1] else f"at step {gap.steps[-1]} "
+            gap, gain = final_difference(baseline, curve), speed_up(baseline, curve)
+            sooner = "" if curve.steps[-1] == baseline.steps[-1] else f"at step {curve.steps[-1]} "
             print(
-                f"  {curve.arm:24s} {sooner}{curve.values[-1]:.4f}, difference {gap.value[-1]:+.4f} "
-                f"[{gap.low[-1]:+.4f}, {gap.high[-1]:+.4f}], steps {_times(gain)}"
+                f"  {curve.arm:24s} {sooner}{curve.values[-1]:.4f}, difference {gap.value:+.4f} "
+                f"[{gap.low:+.4f}, {gap.high:+.4f}], steps {_times(gain)}"
             )
 
 

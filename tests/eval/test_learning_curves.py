@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from eval.learning_curves import LearningCurve, above_floor, difference, first_step, speed_up
+from eval.learning_curves import LearningCurve, above_floor, difference, final_difference, first_step, speed_up
 from lisa_video.errors import UserError
 
 STEPS = np.array([0, 100, 200, 400])
@@ -92,8 +94,14 @@ def test_arms_are_compared_where_both_were_scored():
     assert gap.steps.tolist() == STEPS[[0, 2]].tolist()
     assert np.allclose([gap.value, gap.low, gap.high], 2 * 20 / late.whole.sum())
     other = LearningCurve("b", STEPS[[0, 2]] + [0, 1], (0,), late.part[:, [0, 2]], late.whole)
-    with pytest.raises(UserError, match="other checkpoints"):
-        difference(late, other)
+    assert difference(late, other).steps.tolist() == [0] and difference(late, other).value.tolist() == [0]
+
+
+def test_arms_are_compared_at_their_ends_wherever_these_are():
+    late = curve("a", [[0.2, 0.2, 0.3, 0.4], [0.2, 0.2, 0.3, 0.5]])
+    early = replace(curve("b", [[0.2, 0.3, 0.5, 0.5], [0.2, 0.3, 0.8, 0.8]]).until(200), steps=np.array([0, 10, 20]))
+    gap = final_difference(late, early)
+    assert [gap.value, gap.low, gap.high] == pytest.approx([0.2, 0.1, 0.3])  # of the seeds: 0.1 and 0.3
 
 
 def test_clips_count_by_their_joints():
