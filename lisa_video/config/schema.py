@@ -109,7 +109,7 @@ class OptimizerConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     eps: Annotated[float, Field(gt=0)] = 1e-8
     warmup_samples: Annotated[int, Field(ge=0)] = 0  # clips until the rate has risen to lr
-    cooldown: Probability = 0.0  # last part of the run, over which the rate falls to 0
+    cooldown: Annotated[float, Field(ge=0, le=1)] = 0.0  # last part of the run, over which the rate falls to 0
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
