@@ -36,6 +36,7 @@ ATTRIBUTION = (
 
 _BATCH = 8  # clips per task: enough to make the cost of handing over a task small
 _IN_FLIGHT_PER_WORKER = 3
+_AVX2 = 11  # CV_CPU_AVX2, to which cv2 gives no name
 _logger = logging.getLogger(__name__)
 
 
@@ -76,7 +77,8 @@ def generate_demo_data(
         num_frames: frames per clip, 1 to 1000.
         fps: frames per second, 1 to 60.
         val_fraction: share of clips of split "val", in [0, 1).
-        workers: processes; None takes one per usable core, 1 renders in this process.
+        workers: processes; None takes one per usable core, 0 renders in this process, with whatever kernels its BLAS
+            has chosen: the bytes may then differ from those of workers, which are the same on every x86 CPU with AVX2.
         progress: show a progress bar.
 
     Returns:
@@ -132,7 +134,7 @@ def _check_arguments(settings: _Settings, clips: int, workers: int) -> None:
         ("num_frames", settings.num_frames, 1 <= settings.num_frames <= 1000, "a number from 1 to 1000"),
         ("fps", settings.fps, 1 <= settings.fps <= 60, "a number from 1 to 60"),
         ("val_fraction", settings.val_fraction, 0 <= settings.val_fraction < 1, "a number from 0, below 1"),
-        ("workers", workers, workers >= 1, "a number from 1"),
+        ("workers", workers, workers >= 0, "a number from 0"),
     )
     for name, value, good, rule in rules:
         if not good:
@@ -209,16 +211,36 @@ def _start_worker() -> None:
     end_with_parent()
 
 
+@contextmanager
+def _same_arithmetic() -> Iterator[None]:
+    """Processes that start meanwhile have one BLAS kernel on all x86 CPUs with AVX2.
+
+    OpenBLAS takes those of the CPU otherwise, which add up in another order: with AVX-512 every video was another.
+    """
+    key, before = "OPENBLAS_CORETYPE", os.environ.get("OPENBLAS_CORETYPE")
+    if cv2.checkHardwareSupport(_AVX2):
+        os.environ[key] = "Haswell"
+    try:
+        yield
+    finally:
+        os.environ.pop(key, None)
+        if before is not None:
+            os.environ[key] = before
+
+
 def _digests(out: Path, settings: _Settings, clips: int, workers: int) -> Iterator[str]:
     """Make all clips and yield their digests in order; only a few batches are under way at any time."""
     batches = ((start, min(start + _BATCH, clips)) for start in range(0, clips, _BATCH))
-    if workers == 1:
+    if workers == 0:
         for start, stop in batches:
             yield from _write_batch(out, settings, start, stop)
         return
     under_way: deque[Future[list[str]]] = deque()
     # Not forked: a fork copies the locks of the threads that this process may have (torch, a progress bar).
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+    with (
+        _same_arithmetic(),
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool,
+    ):
         try:
             for start, stop in batches:
                 under_way.append(pool.submit(_write_batch, out, settings, start, stop))
