@@ -133,11 +133,25 @@ def _with_mean(config, mean: float):
     return config.model_copy(update={"noise": config.noise.model_copy(update={"mean": mean})})
 
 
+def test_an_arm_that_is_always_told_the_pose_sees_the_same_noise_as_one_that_never_is(race) -> None:
+    ours = race("lisa=null")
+    configs = [_with_pose_dropout(ours.config, p) for p in (1.0, 0.0)]
+    arms = {str(n): Arm(config, ours.parts, torch.device("cpu")) for n, config in enumerate(configs)}
+    races = _races(arms, lambda config: Draws(config, ours.parts, ours.race.draws.clips, config.seed))
+    never, always = (of.draws() for of in races)
+    assert not never.pose_maps.any() and always.pose_maps.any(dim=(1, 2, 3, 4)).all()
+    assert torch.equal(never.x_s, always.x_s) and torch.equal(never.sigma, always.sigma)
+
+
+def _with_pose_dropout(config, p: float):
+    return config.model_copy(update={"conditioning": config.conditioning.model_copy(update={"pose_dropout": p})})
+
+
 def test_arms_that_differ_in_what_a_race_shares_are_refused(tiny_config_file) -> None:
     settings = BenchmarkConfig(
-        title="t", base=str(tiny_config_file), out="o", arms={"a": [], "b": ["conditioning.pose_dropout=0"]}, seeds=(0,)
+        title="t", base=str(tiny_config_file), out="o", arms={"a": [], "b": ["sampling.num_steps=3"]}, seeds=(0,)
     )
-    with pytest.raises(UserError, match="differs from the first arm in conditioning"):
+    with pytest.raises(UserError, match="differs from the first arm in sampling"):
         _arms(settings, "m", 0, [])
 
 

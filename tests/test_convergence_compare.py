@@ -1,15 +1,17 @@
-"""`python -m benchmarks.convergence compare` on the numbers that the documents tell."""
+"""`python -m benchmarks.convergence compare` and `draw` on the numbers that the documents tell."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.convergence.__main__ import app
 from benchmarks.convergence.compare import Side, compare
+from benchmarks.convergence.overview import overview
 from benchmarks.convergence.results import GAP, LOSS, PCK
 from lisa_video.errors import UserError
 
@@ -79,3 +81,25 @@ def test_an_unknown_arm_is_named_with_those_there_are() -> None:
     with pytest.raises(UserError, match="there is no arm plane") as caught:
         Side.read(LONG, "plane")
     assert "plain_open" in str(caught.value)
+
+
+def test_arms_of_several_files_are_drawn_together(tmp_path) -> None:
+    cool = RESULTS / "convergence_small_cooldown_cpu.json"
+    args = ["draw", tmp_path / "new" / "all.png", f"{LONG}:plain_open:AdamW", f"{cool}:lisa_fast_cool"]
+    ran = CliRunner().invoke(app, list(map(str, args)))
+    assert ran.exit_code == 0, ran.output
+    assert matplotlib.image.imread(tmp_path / "new" / "all.png").shape[0] > 300
+
+    sides = {"AdamW": Side.read(LONG, "plain_open"), "cool": Side.read(cool, "lisa_fast_cool")}
+    accuracy, loss, _ = overview(sides).axes
+    first, target, second = accuracy.lines
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["AdamW", "cool"]
+    assert first.get_ydata().tolist() == [100 * value for value in sides["AdamW"].numbers(PCK)["value"]]
+    assert set(target.get_ydata()) == {first.get_ydata()[-1]}
+    assert second.get_xdata().tolist() == [0, 378, 756, 1134]
+    assert loss.lines[0].get_ydata().tolist() == sides["AdamW"].numbers(LOSS)["value"]
+
+
+def test_an_arm_to_draw_needs_a_file(tmp_path) -> None:
+    ran = CliRunner().invoke(app, ["draw", str(tmp_path / "all.png"), "plain_open"])
+    assert isinstance(ran.exception, UserError) and "FILE:ARM" in str(ran.exception)

@@ -18,6 +18,7 @@ from benchmarks.convergence.base import train_base
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.compare import Side, compare
 from benchmarks.convergence.examine import Examiner
+from benchmarks.convergence.overview import write_overview
 from benchmarks.convergence.race import SHARED, Arm, Draws, Race
 from benchmarks.convergence.records import FLOOR, Records
 from benchmarks.convergence.results import write_results
@@ -153,6 +154,24 @@ def compare_files(
     compare(Side.read(baseline, baseline_arm), Side.read(file, arm), out)
 
 
+@app.command("draw")
+def draw_files(
+    out: Annotated[Path, typer.Argument(help="PNG")],
+    arms: Annotated[list[str], typer.Argument(help="each as FILE:ARM or FILE:ARM:NAME; the first is the baseline")],
+) -> None:
+    """Draw arms of several results into one figure.
+
+    Example: `... draw runs/all.png benchmarks/results/convergence_small_long_cpu.json:plain_open runs/new.json:my_arm`
+    """
+    sides: dict[str, Side] = {}
+    for given in arms:
+        file, *rest = given.split(":")
+        if len(rest) not in (1, 2):
+            raise UserError("not of the form FILE:ARM or FILE:ARM:NAME", where=given, remedy="name an arm of the file")
+        sides[rest[-1]] = Side.read(Path(file), rest[0])
+    write_overview(sides, out)
+
+
 def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
     """Configs by name, as `lisa-video eval benchmark` makes them.
 
@@ -192,11 +211,12 @@ def _known(names: list[str], configs: Mapping[str, Any]) -> list[str]:
 
 
 def _races(arms: dict[str, Arm], draw: Callable[[RunConfig], Draws]) -> list[Race]:
-    """A race for each distribution of the noise level in training; all have the same clips and noise."""
-    by_noise: dict[str, dict[str, Arm]] = {}
+    """A race for each way to draw noise levels and to drop conditions; all have the same clips and noise."""
+    alike: dict[str, dict[str, Arm]] = {}
     for name, arm in arms.items():
-        by_noise.setdefault(arm.config.noise.model_dump_json(), {})[name] = arm
-    return [Race(draw(next(iter(group.values())).config), group) for group in by_noise.values()]
+        drawn = arm.config.model_dump_json(include={"noise", "conditioning"})
+        alike.setdefault(drawn, {})[name] = arm
+    return [Race(draw(next(iter(group.values())).config), group) for group in alike.values()]
 
 
 def _losses(arm: Arm) -> dict[str, float]:

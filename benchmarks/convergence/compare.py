@@ -55,9 +55,14 @@ class Side(NamedTuple):
 
     def curve(self, measure: str, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """(S,) steps and (R, S) values of some seeds."""
+        numbers, rows = self.numbers(measure), [self.seeds.index(seed) for seed in seeds]
+        return np.array(numbers["steps"]), np.array(numbers["per_seed"])[rows]
+
+    def numbers(self, measure: str) -> dict[str, Any]:
+        """All that the file says about a measure of the arm."""
         (entry,) = (entry for entry in self.found["arms"] if entry["arm"] == self.arm)
-        rows = [self.seeds.index(seed) for seed in seeds]
-        return np.array(entry[measure]["steps"]), np.array(entry[measure]["per_seed"])[rows]
+        numbers: dict[str, Any] = entry[measure]
+        return numbers
 
 
 def compare(baseline: Side, arm: Side, out: Path | None) -> None:

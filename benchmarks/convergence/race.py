@@ -30,7 +30,7 @@ from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
 from lisa_video.training.optimizer import build_optimizer, parameter_groups, rate_factor
 
-SHARED = ("data", "backbone", "conditioning", "training", "sampling")
+SHARED = ("data", "backbone", "training", "sampling")
 """Sections of the config in which arms of a race are equal."""
 
 _WARM_UP = 3
