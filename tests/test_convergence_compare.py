@@ -100,6 +100,11 @@ def test_arms_of_several_files_are_drawn_together(tmp_path) -> None:
     assert loss.lines[0].get_ydata().tolist() == sides["AdamW"].numbers(LOSS)["value"]
 
 
+def test_arms_of_one_name_are_not_drawn_over_each_other(tmp_path) -> None:
+    ran = CliRunner().invoke(app, ["draw", str(tmp_path / "all.png"), f"{LONG}:plain_open", f"{LONG}:plain_open"])
+    assert isinstance(ran.exception, UserError) and "second arm named plain_open" in str(ran.exception)
+
+
 def test_an_arm_to_draw_needs_a_file(tmp_path) -> None:
     ran = CliRunner().invoke(app, ["draw", str(tmp_path / "all.png"), "plain_open"])
     assert isinstance(ran.exception, UserError) and "FILE:ARM" in str(ran.exception)

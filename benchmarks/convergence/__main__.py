@@ -168,6 +168,8 @@ def draw_files(
         file, *rest = given.split(":")
         if len(rest) not in (1, 2):
             raise UserError("not of the form FILE:ARM or FILE:ARM:NAME", where=given, remedy="name an arm of the file")
+        if rest[-1] in sides:
+            raise UserError(f"a second arm named {rest[-1]}", where=given, remedy="give it a name: FILE:ARM:NAME")
         sides[rest[-1]] = Side.read(Path(file), rest[0])
     write_overview(sides, out)
 

@@ -18,8 +18,8 @@ from lisa_video.errors import UserError
 
 _ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out")
 _FLOOR_TOLERANCE = 0.003
-"""How far apart PCK (a share) and held-out loss of the two frozen bases may be: bases of one recipe, trained with one
-and with two threads, were 0.0020 apart."""
+"""How far apart PCK (a share) and held-out loss of the two frozen bases may be: bases of one recipe were
+0.0020 apart on two machines."""
 
 
 class Side(NamedTuple):

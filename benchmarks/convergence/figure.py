@@ -20,10 +20,10 @@ def draw_curves(curves: Mapping[str, Sequence[LearningCurve]], title: str, path:
     for (values, gaps), (measure, of_arms) in zip(panels.T, curves.items(), strict=True):
         unit = " (%)" if of_arms[0].percent else ""
         for number, curve in enumerate(of_arms):
-            values.plot(curve.steps, curve.values * _scale(curve), label=curve.arm, **_look(number))
+            values.plot(curve.steps, curve.values * _scale(curve), label=curve.arm, **look(number))
         _draw_gaps(gaps, of_arms)
-        _dress(values, f"{measure}{unit}")
-        _dress(gaps, f"difference from {of_arms[0].arm}{unit}")
+        dress(values, f"{measure}{unit}")
+        dress(gaps, f"difference from {of_arms[0].arm}{unit}")
         gaps.set_xlabel("training step")
     panels[0, -1].legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Software": None})
@@ -32,20 +32,22 @@ def draw_curves(curves: Mapping[str, Sequence[LearningCurve]], title: str, path:
 def _draw_gaps(axes: Axes, of_arms: Sequence[LearningCurve]) -> None:
     axes.axhline(0.0, color="0.4", linewidth=1)
     for number, curve in enumerate(of_arms[1:], start=1):
-        gap, scale, look = difference(of_arms[0], curve), _scale(curve), _look(number)
-        axes.plot(gap.steps, gap.value * scale, **look)
-        axes.fill_between(gap.steps, gap.low * scale, gap.high * scale, color=look["color"], alpha=0.15, linewidth=0)
+        gap, scale, style = difference(of_arms[0], curve), _scale(curve), look(number)
+        axes.plot(gap.steps, gap.value * scale, **style)
+        axes.fill_between(gap.steps, gap.low * scale, gap.high * scale, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _scale(curve: LearningCurve) -> float:
     return 100.0 if curve.percent else 1.0
 
 
-def _look(number: int) -> dict[str, object]:
+def look(number: int) -> dict[str, object]:
+    """Colour and marker of the arm of that number."""
     return {"color": colormaps["tab10"](number % 10), "marker": "o", "markersize": 3}
 
 
-def _dress(axes: Axes, label: str) -> None:
+def dress(axes: Axes, label: str) -> None:
+    """What all panels have in common."""
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.convergence.compare import Side
+from benchmarks.convergence.figure import dress, look
 from benchmarks.convergence.results import GAP, LOSS, PCK
 
 _MEASURES = {PCK: (100.0, " (%)"), LOSS: (1.0, ""), GAP: (100.0, " (%)")}
@@ -45,11 +45,11 @@ def _draw(axes: Axes, measure: str, arms: Mapping[str, Side]) -> None:
     for number, (name, side) in enumerate(arms.items()):
         entry = side.numbers(measure)
         value, seeds = np.array(entry["value"]) * scale, np.array(entry["per_seed"]) * scale
-        color = colormaps["tab10"](number % 10)
-        axes.plot(entry["steps"], value, color=color, marker="o", markersize=3, label=name)
-        axes.fill_between(entry["steps"], seeds.min(axis=0), seeds.max(axis=0), color=color, alpha=0.15, linewidth=0)
+        style = look(number)
+        axes.plot(entry["steps"], value, label=name, **style)
+        low, high = seeds.min(axis=0), seeds.max(axis=0)
+        axes.fill_between(entry["steps"], low, high, color=style["color"], alpha=0.15, linewidth=0)
         if number == 0:
             axes.axhline(value[-1], color="0.5", linewidth=1, linestyle=":")
-    axes.set(xlabel="training step", ylabel=f"{measure}{unit}", xlim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="training step", xlim=(0, None))
+    dress(axes, f"{measure}{unit}")

@@ -215,7 +215,8 @@ def _start_worker() -> None:
 def _same_arithmetic() -> Iterator[None]:
     """Processes that start meanwhile have one BLAS kernel on all x86 CPUs with AVX2.
 
-    OpenBLAS takes those of the CPU otherwise, which add up in another order: with AVX-512 every video was another.
+    OpenBLAS takes those of the CPU otherwise, which add up in another order: with Sandybridge's all videos were
+    others.
     """
     key, before = "OPENBLAS_CORETYPE", os.environ.get("OPENBLAS_CORETYPE")
     if cv2.checkHardwareSupport(_AVX2):
