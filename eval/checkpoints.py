@@ -57,7 +57,13 @@ def score_floor(job: GenerationJob, measures: Measures, num_processes: int = 1) 
 
 
 def compare_runs(
-    runs: Sequence[tuple[str, str]], out_html: Path, *, measures: Measures, num_clips: int, num_processes: int
+    runs: Sequence[tuple[str, str]],
+    out_html: Path,
+    *,
+    measures: Measures,
+    num_clips: int,
+    num_processes: int,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """`eval.run.compare`, with learning curves if the runs share a seed and the steps at which they kept weights.
 
@@ -67,11 +73,12 @@ def compare_runs(
         measures: by what to score.
         num_clips: held-out clips.
         num_processes: for sampling and the search for poses.
+        overrides: settings of all runs to change, such as `sampling.num_steps=50`.
 
     Raises:
         UserError: a run is not finished, or protocols differ.
     """
-    jobs = {name: GenerationJob(run_dir, num_clips) for name, run_dir in runs}
+    jobs = {name: GenerationJob(run_dir, num_clips, overrides=tuple(overrides)) for name, run_dir in runs}
     steps = {tuple(kept_steps(job.run_dir)) for job in jobs.values()}
     seeds = {job.config.seed for job in jobs.values()}
     curves: dict[str, list[LearningCurve]] = {}
@@ -85,7 +92,14 @@ def compare_runs(
             scored[name] = {job.config.seed: {0: floor} | kept}
         curves = learning_curves(scored, HEADLINE_THRESHOLD)
     return compare(
-        runs, out_html, measures=measures, num_clips=num_clips, num_processes=num_processes, note="", curves=curves
+        runs,
+        out_html,
+        measures=measures,
+        num_clips=num_clips,
+        num_processes=num_processes,
+        note="",
+        curves=curves,
+        overrides=overrides,
     )
 
 

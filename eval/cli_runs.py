@@ -1,4 +1,4 @@
-"""`lisa-video eval run`, `compare` and `benchmark`: training runs, sampled and scored."""
+"""`lisa-video eval run`, `compare`, `sweep` and `benchmark`: training runs, sampled and scored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ Detectors = Annotated[
     ),
 ]
 FVD = Annotated[bool, typer.Option("--fvd", help="FVD by I3D too: seconds a clip on a CPU")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--override", help="setting of the run to change, such as sampling.num_steps=50")
+]
 Processes = Annotated[int, typer.Option("--num-processes", "-n", min=1, help="that sample and search for poses")]
 
 
@@ -29,6 +32,7 @@ def run_command(
     detector: Detectors = None,
     fvd: FVD = False,
     checkpoints: Annotated[str | None, typer.Option(help="steps such as 1000,2000, or all: score kept weights")] = None,
+    override: Overrides = None,
 ) -> None:
     """Sample held-out clips of a run and score them: pose accuracy, Frechet distances, PSNR, held-out loss, pose gap.
 
@@ -41,7 +45,8 @@ def run_command(
     from eval.generate import GenerationJob
     from eval.tables import checkpoint_table, markdown_table
 
-    job, measures = GenerationJob(str(run), clips), Measures.chosen(tuple(detector or ()), fvd=fvd)
+    job = GenerationJob(str(run), clips, overrides=tuple(override or ()))
+    measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
     if checkpoints is not None:
         steps = chosen_steps(run, [] if checkpoints == "all" else _whole_numbers(checkpoints, "--checkpoints"))
         typer.echo(checkpoint_table(score_checkpoints(job, steps, measures, num_processes)))
@@ -60,6 +65,7 @@ def compare_command(
     num_processes: Processes = 1,
     detector: Detectors = None,
     fvd: FVD = False,
+    override: Overrides = None,
 ) -> None:
     """Compare finished runs on the same held-out clips: one self-contained HTML page, with JSON and tables beside it.
 
@@ -73,8 +79,41 @@ def compare_command(
     names = [run.resolve().name for run in runs]
     named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
     measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
-    compare_runs(named, out, measures=measures, num_clips=clips, num_processes=num_processes)
+    compare_runs(named, out, measures=measures, num_clips=clips, num_processes=num_processes, overrides=override or [])
     typer.echo(f"report: {out}")
+
+
+def sweep_command(
+    runs: Annotated[list[Path], typer.Argument(help="run_dirs; those of one name are seeds of one arm")],
+    setting: Annotated[
+        list[str], typer.Option(help="of sampling, such as sampling.pose_guidance; several get the same value")
+    ],
+    values: Annotated[str, typer.Option(help="such as 1,2,3; the first is what the others are compared with")],
+    out: Annotated[Path, typer.Option(help="JSON of all numbers; the figure goes beside it")] = Path("sweep.json"),
+    clips: Clips = 32,
+    num_processes: Processes = 1,
+    detector: Detectors = None,
+    fvd: FVD = False,
+    override: Overrides = None,
+) -> None:
+    """Sample trained runs at several values of a sampling setting and score them: which value serves best?
+
+    Example: `lisa-video eval sweep runs/quickstart/lisa --setting sampling.pose_guidance --values 1,2,3,5`
+    """
+    from eval.evaluation import Measures
+    from eval.sweep import SweepJob, sweep, sweep_table, write_sweep
+    from eval.sweep_figure import draw_sweep
+
+    job = SweepJob(tuple(setting), tuple(values.split(",")), clips, tuple(override or ()))
+    measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
+    arms: dict[str, list[str]] = {}
+    for run in runs:
+        arms.setdefault(run.resolve().name, []).append(str(run))
+    found = sweep(arms, job, measures, num_processes)
+    write_sweep(found, arms, job, measures, out)
+    draw_sweep(found, job, out.with_suffix(".png"))
+    typer.echo(sweep_table(found, job))
+    typer.echo(f"numbers: {out}; figure: {out.with_suffix('.png')}")
 
 
 def benchmark_command(

@@ -137,7 +137,7 @@ def evaluate(
     path = folder / f"scores-{job.num_clips}-{protocol_id(facts)}.json"
     if path.is_file():
         return _read(path)
-    real = GenerationJob(job.run_dir, job.num_clips, source="truth")
+    real = GenerationJob(job.run_dir, job.num_clips, source="truth", overrides=job.overrides)
     if truth is not None and truth.folder.name == real.folder.name:
         real = truth
     found = [(name, find_poses(job, name, num_processes), find_poses(real, name, num_processes))

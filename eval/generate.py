@@ -56,6 +56,7 @@ class GenerationJob:
         source: see `Source`.
         step: of the weights that the run kept; None: the newest.
         group: clips sampled at once; None: 32 on a GPU, 4 on a CPU. A folder goes on as it was begun.
+        overrides: `a.b=c` settings of the run to change, such as `sampling.num_steps=50`.
     """
 
     run_dir: str
@@ -64,20 +65,21 @@ class GenerationJob:
     source: Source = "controlled"
     step: int | None = None
     group: int | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def config(self) -> RunConfig:
-        """The run's own config.
+        """The run's config, with the overrides.
 
         Raises:
-            UserError: there is no such run.
+            UserError: there is no such run, or no such setting.
         """
         path = Path(self.run_dir) / "config.yaml"
         if not path.is_file():
             raise UserError(
                 "not a run: no config.yaml", where=self.run_dir, remedy="name the run_dir of a training run"
             )
-        return load_config(path)
+        return load_config(path, self.overrides)
 
     @property
     def folder(self) -> Path:
@@ -259,12 +261,14 @@ def load_pipeline(job: GenerationJob, worker: int = 0) -> PoseVideoPipeline:
     device = f"cuda:{worker % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     backbone = job.config.backbone
     digest = weights_file_digest(weights_folder(job.run_dir, job.step))
-    return _pipeline(job.run_dir, job.step, digest, backbone.model_dump_json(), device)
+    return _pipeline(job.run_dir, job.step, job.overrides, digest, backbone.model_dump_json(), device)
 
 
 @lru_cache(maxsize=1)
-def _pipeline(run_dir: str, step: int | None, digest: str, backbone: str, device: str) -> PoseVideoPipeline:
-    return PoseVideoPipeline.from_run(run_dir, device, step=step, parts=_frozen_parts(backbone, device))
+def _pipeline(
+    run_dir: str, step: int | None, overrides: tuple[str, ...], digest: str, backbone: str, device: str
+) -> PoseVideoPipeline:
+    return PoseVideoPipeline.from_run(run_dir, device, overrides, step, _frozen_parts(backbone, device))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -106,6 +106,8 @@ def held_out_loss(job: GenerationJob) -> HeldOutLoss:
     """
     if job.source not in ("controlled", "uncontrolled"):
         raise ValueError(f"{job.source} clips come from no denoising network")
+    # Nothing is sampled here: runs that are sampled in several ways are measured once.
+    job = replace(job, overrides=tuple(o for o in job.overrides if not o.startswith("sampling.")))
     path = job.folder / f"held-out-loss-{job.num_clips}.json"
     facts = _facts(job)
     if path.is_file():

@@ -29,6 +29,7 @@ def compare(
     num_processes: int,
     note: str,
     curves: Curves | None = None,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """Evaluate runs, the frozen network alone, and the true frames through the VAE, and write one report.
 
@@ -40,11 +41,12 @@ def compare(
         num_processes: for sampling and the search for poses.
         note: a paragraph on the experiment's limits.
         curves: of the arms over their kept checkpoints.
+        overrides: settings of all runs to change, such as `sampling.num_steps=50`.
 
     Raises:
         UserError: a run is not finished, or the runs' protocols differ.
     """
-    jobs = [(name, GenerationJob(run_dir, num_clips)) for name, run_dir in runs]
+    jobs = [(name, GenerationJob(run_dir, num_clips, overrides=tuple(overrides))) for name, run_dir in runs]
     facts = [_facts(job) for _, job in jobs]  # before hours of sampling
     first = jobs[0][1]
     measures.check(first.config.data.num_frames)

@@ -13,7 +13,7 @@ from data_tools.cli import data_app
 from eval.cli_frames import frames_command
 from eval.cli_fvd import fvd_command
 from eval.cli_pose import pose_command
-from eval.cli_runs import benchmark_command, compare_command, run_command
+from eval.cli_runs import benchmark_command, compare_command, run_command, sweep_command
 from lisa_video.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ eval_app = typer.Typer(no_args_is_help=True, help="Evaluate trained runs.")
 app.add_typer(eval_app, name="eval")
 eval_app.command("run")(run_command)
 eval_app.command("compare")(compare_command)
+eval_app.command("sweep")(sweep_command)
 eval_app.command("benchmark")(benchmark_command)
 eval_app.command("fvd")(fvd_command)
 eval_app.command("pose")(pose_command)

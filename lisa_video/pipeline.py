@@ -148,22 +148,29 @@ class PoseVideoPipeline:
         """The (guided) estimate of the clean latents as a function of noisy latents and noise level."""
         settings, process = self.sampling, self.denoiser.backbone.process
 
-        def estimate(x_s: Tensor, s: Tensor, told: Condition, pose: Tensor | None) -> Tensor:
-            return process.denoised(self.denoiser(x_s, s, told, pose).controlled, x_s, s)
+        def estimate(x_s: Tensor, s: Tensor, told: Condition, pose: Tensor | None, pose_scale: float = 1.0) -> Tensor:
+            # What the branch changes is the score of the likelihood of the pose (method.md), so it can be scaled.
+            found = self.denoiser(x_s, s, told, pose, align=False, with_frozen=pose_scale != 1.0)
+            scaled = found.controlled if found.frozen is None else found.frozen.lerp(found.controlled, pose_scale)
+            return process.denoised(scaled, x_s, s)
+
+        def told_all(x_s: Tensor, s: Tensor) -> Tensor:
+            return estimate(x_s, s, condition, pose_maps, settings.pose_guidance)
 
         if settings.guidance_first == settings.guidance_last == 1.0:
-            return lambda x_s, s: estimate(x_s, s, condition, pose_maps)
+            return told_all
 
         scale = guidance_ramp(settings.guidance_first, settings.guidance_last, num_frames)
         # As in SVD's pipeline, the unconditional half has neither embedding nor image latents.
         untold = Condition(
             torch.zeros_like(condition.image_latents), torch.zeros_like(condition.image_embedding), condition.time_ids
         )
-        blank = pose_maps is not None and settings.unconditional_pose == "blank"
-        other_pose = torch.zeros_like(pose_maps) if blank and pose_maps is not None else pose_maps
+        other_pose = None if settings.unconditional_pose == "none" else pose_maps
+        if other_pose is not None and settings.unconditional_pose == "blank":
+            other_pose = torch.zeros_like(other_pose)
 
         def guided(x_s: Tensor, s: Tensor) -> Tensor:
-            return guide(estimate(x_s, s, condition, pose_maps), estimate(x_s, s, untold, other_pose), scale)
+            return guide(told_all(x_s, s), estimate(x_s, s, untold, other_pose), scale)
 
         return guided
 

@@ -18,11 +18,14 @@ from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.race import Arm, Draws, Race
 from eval.benchmark import BenchmarkConfig, load_benchmark
+from eval.generate import held_out_clips
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import BackboneConfig
+from lisa_video.data.batch import collate
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.objective import build_lisa_weight, loss_terms
+from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.training.muon import Muon
 
 ROOT = Path(__file__).parents[1]
@@ -229,6 +232,11 @@ def test_an_experiment_from_training_to_numbers_and_figure(experiment, tiny_mani
     gaps = np.subtract(lisa["held-out loss"]["value"], plain["held-out loss"]["value"])
     assert over["difference"]["value"] == pytest.approx(gaps) and over["difference"]["low"][0] == 0
     assert (tmp_path / "found.png").stat().st_size > 10_000
+
+    run = tmp_path / "out/seed-1/lisa"  # can be sampled and scored as any run
+    batch = collate(list(held_out_clips(load_config(run / "config.yaml"), 2)))
+    video = PoseVideoPipeline.from_run(run)(batch.reference, batch.pose_maps, batch.fps, seed=0, keys=batch.clip_ids)
+    assert np.abs(np.load(run / "videos.npz")["videos"].astype(int) - video.numpy()).max() <= 1
 
     _run("results", experiment, "--manifest", tiny_manifest, "--out", tmp_path / "second.json", "--skip", 1)
     second = json.loads((tmp_path / "second.json").read_text(encoding="utf-8"))

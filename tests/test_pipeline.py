@@ -19,6 +19,7 @@ from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.models.weights import conditioning_contract, save_weights
 from lisa_video.pipeline import PoseVideoPipeline
 
+NO_BRANCH = ("sampling.unconditional_pose=none",)
 GUIDED = ("sampling.guidance_first=1.0", "sampling.guidance_last=3.0")
 
 
@@ -122,7 +123,7 @@ def test_guidance_of_one_makes_one_pass_a_step(run_dir, clips):
     assert all(torch.equal(pose, clips.pose_maps[:1]) for *_, pose in calls)
 
 
-@pytest.mark.parametrize("unconditional_pose", ["driving", "blank"])
+@pytest.mark.parametrize("unconditional_pose", ["driving", "blank", "none"])
 def test_what_the_unconditional_half_is_told(run_dir, clips, unconditional_pose):
     overrides = [*GUIDED, f"sampling.unconditional_pose={unconditional_pose}"]
     pipeline = PoseVideoPipeline.from_run(run_dir, overrides=overrides)
@@ -135,14 +136,43 @@ def test_what_the_unconditional_half_is_told(run_dir, clips, unconditional_pose)
         assert not untold[2].image_latents.any() and not untold[2].image_embedding.any()
         assert torch.equal(told[2].time_ids, untold[2].time_ids)
         assert torch.equal(told[3], clips.pose_maps[:1])
-        blank = torch.zeros_like(clips.pose_maps[:1])
-        assert torch.equal(untold[3], blank if unconditional_pose == "blank" else clips.pose_maps[:1])
+        seen = {"driving": clips.pose_maps[:1], "blank": torch.zeros_like(clips.pose_maps[:1])}
+        if unconditional_pose == "none":
+            assert untold[3] is None
+        else:
+            assert torch.equal(untold[3], seen[unconditional_pose])
 
 
 def test_the_two_guidance_paths_differ(run_dir, clips):
     driving = PoseVideoPipeline.from_run(run_dir, overrides=GUIDED)
     blank = PoseVideoPipeline.from_run(run_dir, overrides=[*GUIDED, "sampling.unconditional_pose=blank"])
     assert not torch.equal(sample(driving, clips), sample(blank, clips))
+
+
+def one_step(run_dir: Path, clips: ClipBatch, *overrides: str) -> torch.Tensor:
+    """The estimate of the clean latents after a single step, before the codec."""
+    once = ("sampling.num_steps=1", "sampling.sigma_max=10")
+    pipeline = PoseVideoPipeline.from_run(run_dir, overrides=[*once, *overrides])
+    seen: list[torch.Tensor] = []
+    decode = pipeline.codec.decode_video
+    pipeline.codec.decode_video = lambda latents: decode(seen.append(latents) or latents)
+    sample(pipeline, clips)
+    return seen[0]
+
+
+def test_pose_guidance_scales_what_the_branch_changes(run_dir, clips):
+    controlled = one_step(run_dir, clips)
+    frozen = one_step(run_dir, clips, "sampling.pose_guidance=0")
+    pipeline = PoseVideoPipeline.from_run(run_dir, overrides=["sampling.num_steps=1"])
+    alone = pipeline(clips.reference[:1], None, clips.fps[:1], seed=0, keys=clips.clip_ids[:1], num_frames=4)
+    video = PoseVideoPipeline.from_run(run_dir, overrides=["sampling.num_steps=1", "sampling.pose_guidance=0"])
+    assert torch.equal(sample(video, clips), alone)
+    twice = one_step(run_dir, clips, "sampling.pose_guidance=2")
+    assert (controlled - frozen).abs().max() > 1e-3
+    torch.testing.assert_close(twice, 2 * controlled - frozen, rtol=1e-4, atol=1e-4)
+    guided = one_step(run_dir, clips, "sampling.pose_guidance=2", "sampling.guidance_first=2", *NO_BRANCH)
+    once = one_step(run_dir, clips, "sampling.guidance_first=2", *NO_BRANCH)
+    torch.testing.assert_close(guided[:, 0] - once[:, 0], 2 * (twice - controlled)[:, 0], rtol=1e-3, atol=1e-3)
 
 
 def test_another_backbone_is_refused(run_dir):

@@ -109,6 +109,8 @@ def train(
             progress = {"steps": steps, "finished": steps == total or out_of_time, "seconds": round(trained, 1)}
             for name, of in arms.items():
                 records.keep(name, steps, found[name], held_out.ids)
+                with of.averaged() as branch:
+                    records.keep_weights(name, steps, branch, configs[name], parts)
                 records.add_losses(name, steps, _losses(of))
                 run = configs[name].model_dump(mode="json", exclude={"run_dir": True, "data": {"manifest"}})
                 records.write_facts(name, {**progress, **facts, "run": run})

@@ -24,7 +24,7 @@ from benchmarks.convergence.clips import Clips
 from lisa_video.conditioning import drop_image, drop_pose
 from lisa_video.config.schema import RunConfig
 from lisa_video.data.order import epoch_order
-from lisa_video.models.backbone import BackboneParts, Condition
+from lisa_video.models.backbone import BackboneParts, Condition, SideBranch
 from lisa_video.models.build import build_denoiser, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser, Prediction
 from lisa_video.objective import build_lisa_weight, loss_terms
@@ -185,7 +185,7 @@ class Arm:
         torch._foreach_add_(self.average, torch._foreach_mul(self.branch, 1 - decay))
 
     @contextmanager
-    def averaged(self) -> Iterator[nn.Module]:
+    def averaged(self) -> Iterator[SideBranch]:
         """The branch with its moving average, for a while."""
         own = [p.detach().clone() for p in self.branch]
         with torch.no_grad():

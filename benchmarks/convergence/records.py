@@ -4,6 +4,8 @@ seed-0/floor/found-000000.npz     findings with the frozen network alone
 seed-0/ARM/found-000100.npz       findings at a checkpoint; videos.npz: the samples of the newest
 seed-0/ARM/curve.jsonl            mean training losses between checkpoints
 seed-0/ARM/run.json               how far training has come and what it was made with; renewed at each checkpoint
+seed-0/ARM/config.yaml, weights   the newest average of the branch, as a run that `lisa-video eval` and `sample` take;
+                                  weights_at/step-00000100: that of each checkpoint
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.convergence.examine import Findings
+from lisa_video.config.load import dump_config
+from lisa_video.config.schema import RunConfig
+from lisa_video.models.backbone import BackboneParts, SideBranch
+from lisa_video.models.weights import conditioning_contract, save_weights, weights_folder
 
 FLOOR = "floor"
 
@@ -63,6 +69,14 @@ class Records:
         (self.folder / arm).mkdir(parents=True, exist_ok=True)
         np.savez_compressed(self.found(arm, step), **found, ids=np.array(ids))
         np.savez(self.folder / arm / "videos.npz", videos=findings.videos, ids=np.array(ids), step=step)
+
+    def keep_weights(self, arm: str, step: int, branch: SideBranch, config: RunConfig, parts: BackboneParts) -> None:
+        """The branch as a run exports it, with the run's config."""
+        folder = self.folder / arm
+        own = config.model_copy(update={"run_dir": str(folder)})
+        (folder / "config.yaml").write_text(dump_config(own), encoding="utf-8")
+        for place in (weights_folder(folder, step), weights_folder(folder)):
+            save_weights(place, branch, conditioning_contract(own, parts), {"step": step})
 
     def add_losses(self, arm: str, step: int, losses: dict[str, float]) -> None:
         """Mean training losses since the last checkpoint."""

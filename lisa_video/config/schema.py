@@ -149,7 +149,8 @@ class SamplingConfig(Section):
     sigma_max: Annotated[float, Field(gt=0)] = 700.0
     guidance_first: Annotated[float, Field(ge=0)] = 1.0  # scale at the first frame; 1 and 1: no guidance, one pass
     guidance_last: Annotated[float, Field(ge=0)] = 3.0  # scale at the last frame
-    unconditional_pose: Literal["driving", "blank"] = "driving"  # what the unconditional half of guidance sees
+    unconditional_pose: Literal["driving", "blank", "none"] = "driving"  # in guidance's other half; none: no branch
+    pose_guidance: Annotated[float, Field(ge=0)] = 1.0  # of what the branch changes; 1: nothing more, half a pass less
 
 
 class PreviewConfig(Section):
@@ -199,8 +200,11 @@ class RunConfig(Section):
                 "sampling.unconditional_pose: blank needs conditioning.pose_dropout > 0, or the branch never learns "
                 "what a blank pose means"
             )
-        if guided and self.conditioning.image_dropout == 0:
-            raise ValueError("guidance other than 1 needs conditioning.image_dropout > 0")
+        if guided and self.sampling.unconditional_pose != "none" and self.conditioning.image_dropout == 0:
+            raise ValueError(
+                "guidance other than 1 needs conditioning.image_dropout > 0, or sampling.unconditional_pose: none: the "
+                "frozen network alone for the half without the image"
+            )
         training = self.training
         if training.cuda_graphs and training.gradient_accumulation > 1:
             raise ValueError("training.cuda_graphs needs training.gradient_accumulation: 1")

@@ -17,7 +17,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         controlled: m, with the branch's residuals.
-        frozen: m0, without them and without gradients; None in the baseline.
+        frozen: m0, without them and without gradients; None where nothing asks for it.
         lisa: D(h, t), the decoder's estimate of `target - frozen`; None in the baseline.
     """
 
@@ -61,6 +61,7 @@ class ControlledDenoiser(nn.Module):
         condition: Condition,
         pose_maps: Float[Tensor, "B F 3 H W"] | None,
         align: bool = True,
+        with_frozen: bool = False,
     ) -> Prediction:
         """One pass; the frozen encoder half runs once and without gradients.
 
@@ -70,6 +71,7 @@ class ControlledDenoiser(nn.Module):
             condition: reference image and time ids.
             pose_maps: drawn skeletons in [0, 1]; None runs the frozen network alone (the uncontrolled floor).
             align: compute what LISA needs besides, if there is a decoder; False is the plain ControlNet's pass.
+            with_frozen: compute m0 in any case.
         """
         process, dtype = self.backbone.process, self.dtype
         model_input, timestep = process.model_input(x_s, s).to(dtype), process.timestep(s)
@@ -83,9 +85,12 @@ class ControlledDenoiser(nn.Module):
 
         branch = self.branch(model_input, timestep, condition, pose_maps.to(dtype))
         controlled = self.backbone.decode(state, branch.residuals).float()
-        if self.decoder is None or not align:
+        decoder = self.decoder if align else None
+        if decoder is None and not with_frozen:
             return Prediction(controlled, None, None)
         with torch.no_grad():
             frozen = self.backbone.decode(state, None).float()
-        lisa = self.decoder(branch.features[self.feature_index], timestep, tuple(x_s.shape[-2:])).float()
+        if decoder is None:
+            return Prediction(controlled, frozen, None)
+        lisa = decoder(branch.features[self.feature_index], timestep, tuple(x_s.shape[-2:])).float()
         return Prediction(controlled, frozen, lisa)

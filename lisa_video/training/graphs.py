@@ -49,10 +49,15 @@ def capture(model: ControlledDenoiser, example: EncodedBatch) -> None:
     eager, shape = model.forward, example.latents.shape
 
     def forward(
-        x_s: Tensor, s: Tensor, condition: Condition, pose_maps: Tensor | None, align: bool = True
+        x_s: Tensor,
+        s: Tensor,
+        condition: Condition,
+        pose_maps: Tensor | None,
+        align: bool = True,
+        with_frozen: bool = False,
     ) -> Prediction:
-        if pose_maps is None or x_s.shape != shape or not align or not torch.is_grad_enabled():
-            return eager(x_s, s, condition, pose_maps, align)
+        if pose_maps is None or x_s.shape != shape or not align or with_frozen or not torch.is_grad_enabled():
+            return eager(x_s, s, condition, pose_maps, align, with_frozen)
         parts: Any = graphed(x_s, s, *condition, pose_maps)
         return Prediction(*parts) if len(parts) == len(Prediction._fields) else Prediction(parts[0], None, None)
 

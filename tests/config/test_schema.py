@@ -75,6 +75,7 @@ def test_rules_are_enforced(changes, message):
         {"sampling": {"guidance_last": 1.0}, "conditioning": {"image_dropout": 0.0, "pose_dropout": 0.0}},
         {"sampling": {"unconditional_pose": "blank"}},
         {"conditioning": {"pose_dropout": 0.0}},
+        {"sampling": {"unconditional_pose": "none"}, "conditioning": {"image_dropout": 0.0, "pose_dropout": 0.0}},
     ],
 )
 def test_rules_let_sound_settings_pass(changes):

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from eval.generate import GenerationJob, generate, group_size, held_out_clips, load_generated
+from eval.sample_protocol import sample_protocol
 from lisa_video.data.batch import collate
 from lisa_video.data.manifest import ClipRecord, iter_records, write_manifest
 from lisa_video.data.video_io import VideoReadError
@@ -48,6 +49,19 @@ def test_clips_are_those_of_the_pipeline(tiny_runs, generated):
         frames = load_generated(generated, clip.clip_id)
         assert frames.shape == (4, 32, 32, 3) and frames.dtype == np.uint8
         assert np.array_equal(frames, video)
+
+
+def test_other_sampling_settings_give_other_clips_in_another_folder(tiny_runs, generated):
+    job = GenerationJob(str(tiny_runs / "lisa"), 1, overrides=("sampling.pose_guidance=2",))
+    batch = collate(list(held_out_clips(job.config, 1)))
+    guided = PoseVideoPipeline.from_run(job.run_dir, overrides=job.overrides)
+    expected = guided(batch.reference, batch.pose_maps, batch.fps, seed=0, keys=batch.clip_ids)[0].numpy()
+    folder, name = generate(job), batch.clip_ids[0]
+    assert folder != generated
+    # A batch of another size may round otherwise, by one grey level.
+    assert np.abs(load_generated(folder, name).astype(int) - expected).max() <= 1
+    assert not np.array_equal(load_generated(folder, name), load_generated(generated, name))
+    assert sample_protocol(job)["sampling"]["pose_guidance"] == 2.0
 
 
 def test_only_what_is_missing_is_made_again_and_comes_out_the_same(tiny_run):
