@@ -89,7 +89,7 @@ def sweep_command(
         list[str], typer.Option(help="of sampling, such as sampling.pose_guidance; several get the same value")
     ],
     values: Annotated[str, typer.Option(help="such as 1,2,3; the first is what the others are compared with")],
-    out: Annotated[Path, typer.Option(help="JSON of all numbers; the figure goes beside it")] = Path("sweep.json"),
+    out: Annotated[Path, typer.Option(help="JSON of all numbers; pictures go beside it")] = Path("sweep.json"),
     clips: Clips = 32,
     num_processes: Processes = 1,
     detector: Detectors = None,
@@ -102,7 +102,7 @@ def sweep_command(
     """
     from eval.evaluation import Measures
     from eval.sweep import SweepJob, sweep, sweep_table, write_sweep
-    from eval.sweep_figure import draw_sweep
+    from eval.sweep_figure import draw_sweep, show_sweep
 
     job = SweepJob(tuple(setting), tuple(values.split(",")), clips, tuple(override or ()))
     measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
@@ -112,8 +112,10 @@ def sweep_command(
     found = sweep(arms, job, measures, num_processes)
     write_sweep(found, arms, job, measures, out)
     draw_sweep(found, job, out.with_suffix(".png"))
+    sheet = out.with_name(f"{out.stem}-clips.png")
+    show_sweep(next(iter(arms.values()))[0], job, measures, sheet)
     typer.echo(sweep_table(found, job))
-    typer.echo(f"numbers: {out}; figure: {out.with_suffix('.png')}")
+    typer.echo(f"numbers: {out}; figure: {out.with_suffix('.png')}; clips of the first run: {sheet}")
 
 
 def benchmark_command(

@@ -14,6 +14,7 @@ import numpy as np
 
 from eval import pictures
 from eval.arms import ArmResult, ShownClip, require_comparable
+from eval.contact_sheet import write_contact_sheet
 from eval.findings import DASH, headline, percent, remarks
 from eval.json_files import without_nan
 from eval.learning_page import Curves, learning_plots, sigma_plots, speed_up_sentences, speed_up_table
@@ -45,7 +46,7 @@ def write_report(
     note: str = "",
     curves: Curves = MappingProxyType({}),
 ) -> None:
-    """Write the HTML file; beside it the numbers as `.json`, and the table of arms as `.md` and `.tex`.
+    """Write the HTML file; beside it the numbers as `.json`, the table of arms as `.md` and `.tex`, stills as `.png`.
 
     Args:
         out_html: the file to write; its folder must exist.
@@ -103,6 +104,8 @@ def write_report(
     _write(out_html.with_suffix(".json"), json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     _write(out_html.with_suffix(".md"), markdown([*scores, *speed_ups]))
     _write(out_html.with_suffix(".tex"), latex([*scores, *speed_ups]))
+    if clips:
+        write_contact_sheet(out_html.with_suffix(".png"), clips, {arm.name: arm.videos for arm in arms})
 
 
 def report_numbers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,7 @@ def compare(
         return ArmResult(name, evaluate(replace(first, source=source), measures, num_processes, truth=truth))
 
     floor, ceiling = reference("No control", "uncontrolled"), reference("Truth through the VAE", "codec")
-    clips = {clip.clip_id: clip for clip in held_out_clips(first.config, num_clips) if clip.clip_id in places}
-    shown = [
-        ShownClip(clip_id, clips[clip_id].array, clips[clip_id].keypoints, clips[clip_id].fps, place)
-        for clip_id, place in places.items()
-    ]
+    shown = shown_clips(first, places)
     out_html.parent.mkdir(parents=True, exist_ok=True)
     write_report(out_html, arms, floor, shown, ceiling=ceiling, note=note, curves=curves or {})
     return out_html
@@ -94,6 +90,20 @@ def _arm(name: str, job: GenerationJob, found: Evaluation, facts: dict[str, Any]
         parameters=facts["parameters"]["branch"] + facts["parameters"]["decoder"],
         config_yaml=(run_dir / "config.yaml").read_text(encoding="utf-8"),
     )
+
+
+def shown_clips(job: GenerationJob, places: Mapping[str, str]) -> list[ShownClip]:
+    """The clips of a gallery.
+
+    Args:
+        job: whose held-out clips they are.
+        places: see `shown_places`.
+    """
+    clips = {clip.clip_id: clip for clip in held_out_clips(job.config, job.num_clips) if clip.clip_id in places}
+    return [
+        ShownClip(clip_id, clips[clip_id].array, clips[clip_id].keypoints, clips[clip_id].fps, place)
+        for clip_id, place in places.items()
+    ]
 
 
 def shown_places(scores: Scores) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The figure of a sweep: a panel a measure, a line an arm."""
+"""Pictures of a sweep: a figure with a panel a measure and a line an arm, and clips side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from eval.contact_sheet import write_contact_sheet
+from eval.evaluation import Measures, evaluate
+from eval.generate import load_generated
 from eval.pictures import LIGHT
+from eval.run import shown_clips, shown_places
 from eval.sweep import PCK, Arms, SweepJob, Swept
 
 
@@ -30,6 +34,15 @@ def draw_sweep(arms: Arms, job: SweepJob, path: Path) -> None:
     panels[0].legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
+
+
+def show_sweep(run: str, job: SweepJob, measures: Measures, path: Path) -> None:
+    """Write clips of a run that was swept at all values; which ones, its scores at the first value decide."""
+    jobs = {value: job.at(run, value) for value in job.values}
+    first = jobs[job.values[0]]
+    places = shown_places(evaluate(first, measures).poses[0])
+    columns = {name: {clip: load_generated(one.folder, clip) for clip in places} for name, one in jobs.items()}
+    write_contact_sheet(path, shown_clips(first, places), columns)
 
 
 def _panel(axes: Axes, label: str, arms: Arms, number: Callable[[Swept], float]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from eval.evaluation import Measures, evaluate
@@ -40,6 +41,8 @@ def test_every_run_is_scored_at_every_value_and_seeds_of_an_arm_are_pooled(runs,
     done = run_sweep(runs / "baseline", runs / "a/lisa", runs / "b/lisa", "--values", "0,1,4", "--out", out)
     assert done.exit_code == 0 and "over 0" in done.output
     assert out.with_suffix(".png").stat().st_size > 10_000
+    with Image.open(tmp_path / "found/sweep-clips.png") as sheet:  # reference, twice pose, three values and truth
+        assert sheet.size[0] // 112 == 1 + 2 * 5 and sheet.size[1] // 112 == 3
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["values"] == ["0", "1", "4"] and list(found["arms"]) == ["baseline", "lisa"]
     frozen = evaluate(GenerationJob(str(runs / "baseline"), 3, source="uncontrolled"), MEASURES)
