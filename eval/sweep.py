@@ -156,13 +156,17 @@ def write_sweep(arms: Arms, runs: Mapping[str, Sequence[str]], job: SweepJob, me
     write_json(path, {**told, "arms": {arm: [asdict(entry) for entry in swept] for arm, swept in arms.items()}})
 
 
+def _points(gain: Estimate) -> str:
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
 def sweep_table(arms: Arms, job: SweepJob) -> str:
     """For the terminal: a row an arm and value."""
     first = next(iter(arms.values()))[0]
-    rows = [["arm", ", ".join(job.settings), f"{PCK} %", f"over {job.values[0]}", *first.distances, "PSNR dB"]]
+    rows = [["arm", ", ".join(job.settings), f"{PCK} %", f"points over {job.values[0]}", *first.distances, "PSNR dB"]]
     for arm, swept in arms.items():
         for entry in swept:
-            over = DASH if entry is swept[0] else share_cell(entry.over_first)
+            over = DASH if entry is swept[0] else _points(entry.over_first)
             distances = [f"{value:.3f}" for value in entry.distances.values()]
             rows.append([arm, entry.value, share_cell(entry.pck), over, *distances, f"{entry.psnr_db:.1f}"])
     return "\n".join(aligned(rows))

@@ -168,7 +168,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     detector: Detector = _DETECTOR,
     fps: Annotated[float, typer.Option(min=1, help="frames per second of a keypoint file; videos know their own")] = 12,
-    override: Annotated[list[str] | None, typer.Option(help="setting such as sampling.num_steps=50")] = None,
+    override: Annotated[list[str] | None, typer.Option(help="setting such as sampling.pose_guidance=2")] = None,
 ) -> None:
     """Make a video of the reference person that follows the driving pose.
 

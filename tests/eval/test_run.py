@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eval.bootstrap import Estimate
 from eval.evaluation import Measures, evaluate
@@ -120,6 +121,8 @@ def test_a_report_has_the_arms_own_numbers(report, tiny_runs):
     assert numbers["arms"][1]["parameters"] > numbers["arms"][0]["parameters"]
     page = report.read_text(encoding="utf-8")
     assert "Tiny &amp; quick." in page and "max_steps: 2" in page
+    with Image.open(report.with_suffix(".png")) as sheet:  # reference, and twice pose, both arms, truth
+        assert sheet.size[0] // 112 == 1 + 2 * 4 and sheet.size[1] // 112 == 3
     logged = {name for row in read_metrics(tiny_runs / "lisa") for name in row}
     assert {"lisa_ratio", "pose_gap"} <= logged and "LISA loss over residual" in page and "Pose gap" in page
 

@@ -39,7 +39,7 @@ def runs(tiny_runs, tmp_path_factory) -> Path:
 def test_every_run_is_scored_at_every_value_and_seeds_of_an_arm_are_pooled(runs, tmp_path):
     out = tmp_path / "found/sweep.json"
     done = run_sweep(runs / "baseline", runs / "a/lisa", runs / "b/lisa", "--values", "0,1,4", "--out", out)
-    assert done.exit_code == 0 and "over 0" in done.output
+    assert done.exit_code == 0 and "points over 0" in done.output
     assert out.with_suffix(".png").stat().st_size > 10_000
     with Image.open(tmp_path / "found/sweep-clips.png") as sheet:  # reference, twice pose, three values and truth
         assert sheet.size[0] // 112 == 1 + 2 * 5 and sheet.size[1] // 112 == 3
