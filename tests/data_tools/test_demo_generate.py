@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from data_tools.demo import clip as clip_module
 from data_tools.demo import generate as generate_module
 from data_tools.demo.clip import encode_h264, make_clip, video_path
 from data_tools.demo.contact_sheet import contact_sheet
-from data_tools.demo.generate import MANIFEST_NAME, SETTINGS_NAME, generate_demo_data
+from data_tools.demo.generate import MANIFEST_NAME, SETTINGS_NAME, _same_arithmetic, generate_demo_data
 from data_tools.demo.plan import plan_clip, split_of
 from lisa_video.data.manifest import iter_records, read_header
 from lisa_video.errors import UserError
@@ -41,6 +43,13 @@ def test_two_processes_write_the_same_bytes_as_one_whatever_kernels_the_cpu_pref
     generate_demo_data(tmp_path / "b", clips=12, **{**SMALL, "workers": 1})
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
     assert os.environ["OPENBLAS_CORETYPE"] == "Sandybridge"
+
+
+def test_workers_have_none_of_numpys_kernels_for_avx512():
+    found = "import numpy; print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))"
+    with _same_arithmetic():
+        names = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True).stdout
+    assert "AVX512" not in names and "X86_V4" not in names and names.startswith("[")
 
 
 def test_fewer_clips_are_a_prefix(data_set, tmp_path):
