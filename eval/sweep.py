@@ -150,8 +150,8 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def write_sweep(arms: Arms, runs: Mapping[str, Sequence[str]], job: SweepJob, measures: Measures, path: Path) -> None:
-    """All numbers with their protocol as JSON."""
-    protocol = _but_sampling(job.at(next(iter(runs.values()))[0], job.values[0]))
+    """All numbers as JSON, with their protocol at the first value."""
+    protocol = sample_protocol(job.at(next(iter(runs.values()))[0], job.values[0]))
     told = {**asdict(job), "protocol": protocol, "measures": measures.protocols}
     write_json(path, {**told, "arms": {arm: [asdict(entry) for entry in swept] for arm, swept in arms.items()}})
 

@@ -45,6 +45,7 @@ def test_every_run_is_scored_at_every_value_and_seeds_of_an_arm_are_pooled(runs,
         assert sheet.size[0] // 112 == 1 + 2 * 5 and sheet.size[1] // 112 == 3
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["values"] == ["0", "1", "4"] and list(found["arms"]) == ["baseline", "lisa"]
+    assert found["protocol"]["sampling"]["num_steps"] == 2 and found["protocol"]["sampling"]["pose_guidance"] == 0
     frozen = evaluate(GenerationJob(str(runs / "baseline"), 3, source="uncontrolled"), MEASURES)
     own = evaluate(GenerationJob(str(runs / "a/lisa"), 3, overrides=(f"{SETTING}=4",)), MEASURES)
     for arm in found["arms"].values():  # a scale of 0 is the frozen network alone
