@@ -80,7 +80,8 @@ def generate_demo_data(
         fps: frames per second, 1 to 60.
         val_fraction: share of clips of split "val", in [0, 1).
         workers: processes; None takes one per usable core, 0 renders in this process, with whatever kernels its BLAS
-            has chosen: the bytes may then differ from those of workers, which are the same on every x86 CPU with AVX2.
+            and NumPy have chosen: the bytes may then differ from those of workers, which are the same on every x86 CPU
+            with AVX2.
         progress: show a progress bar.
 
     Returns:

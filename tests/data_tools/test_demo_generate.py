@@ -46,6 +46,7 @@ def test_two_processes_write_the_same_bytes_as_one_whatever_kernels_the_cpu_pref
 
 
 def test_workers_have_none_of_numpys_kernels_for_avx512():
+    """Says something on CPUs with AVX-512 only."""
     found = "import numpy; print(numpy.show_config(mode='dicts')['SIMD Extensions'].get('found', []))"
     with _same_arithmetic():
         names = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True).stdout
