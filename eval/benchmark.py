@@ -7,26 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from eval.checkpoints import chosen_steps, learning_curves
 from eval.evaluation import Evaluation, Measures, evaluate, prepare
 from eval.generate import GenerationJob
+from eval.job_pool import side_by_side
 from eval.json_files import write_json
-from eval.learning_curves import LearningCurve, speed_up
+from eval.learning_curves import LearningCurve, final_difference, speed_up
+from eval.learning_page import learning_tables
 from eval.report import HEADLINE_THRESHOLD
 from eval.run import compare
+from eval.tables import markdown
 from eval.training_runs import TrainingRun, train_runs
+from lisa_video.config.load import load_settings
 from lisa_video.config.schema import Positive, Section
-from lisa_video.errors import UserError
+from lisa_video.pretraining.frozen_base import FrozenBase
 
-Stage = Literal["train", "sample", "score", "report"]
-"""Of a benchmark, in their order: training; clips and whatever else wants a GPU; scores; the report."""
+Stage = Literal["inputs", "train", "sample", "score", "report"]
+"""Of a benchmark, in their order: data and base; training; clips and whatever else wants a GPU; scores; the report."""
 STAGES = get_args(Stage)
+
+
+class Inputs(Section):
+    """What is made before the first run, if it is not there: see `lisa_video.benchmark_inputs`."""
+
+    clips: Positive = 2000  # of the demo data that the run config names as data.manifest
+    seed: Annotated[int, Field(ge=0)] = 0  # of that data
+    frozen_base: FrozenBase | None = None  # trained on it for backbone.path; null: that is there already
 
 
 class BenchmarkConfig(Section):
@@ -35,6 +47,7 @@ class BenchmarkConfig(Section):
     title: str
     note: str = ""  # limits of the experiment, for the report
     base: str  # run config of all arms, relative to the checkout
+    inputs: Inputs | None = None  # null: data and frozen base are there already
     out: str  # folder of everything
     arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # name -> overrides; the baseline first
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)  # of training
@@ -43,30 +56,28 @@ class BenchmarkConfig(Section):
     eval_clips: Annotated[int, Field(ge=2)] = 32
     detectors: tuple[str, ...] = ()  # of poses; empty: keypoint_net, and mediapipe where it is installed
     fvd: bool = False  # I3D, whose weights package must be installed
-    num_processes: Positive = 2  # ranks of a training run, and processes of sampling
-    scoring_processes: Positive | None = None  # that search for poses; null: as many
+    num_processes: Positive = 2  # ranks of a training run
+    sampling_processes: Positive | None = None  # one a checkpoint; null: as many
+    scoring_processes: Positive | None = None  # that search for poses, one a checkpoint; null: as many as sample
     parallel_runs: Positive = 1  # training runs side by side on this machine
     sampling_batch: Positive | None = None  # clips sampled at once; null: 32 on a GPU, 4 on a CPU
 
 
-def load_benchmark(path: Path) -> BenchmarkConfig:
-    """Read an experiment.
+def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> BenchmarkConfig:
+    """Read an experiment; it may extend another file, as run configs do.
+
+    Args:
+        path: YAML file.
+        overrides: such as `seeds=[0]`.
 
     Raises:
-        UserError: no such file, or a key that is wrong.
+        UserError: no such file, an unknown key, or a value that breaks a rule.
     """
-    if not path.is_file():
-        raise UserError("no such benchmark config", where=path, remedy="use configs/benchmark/small.yaml or your own")
-    try:
-        return BenchmarkConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")), strict=False)
-    except (ValidationError, yaml.YAMLError) as error:
-        what = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("file",), "msg": str(error)}
-        key = ".".join(str(part) for part in what["loc"])
-        raise UserError(f"{key}: {what['msg']}", where=path, remedy="mend this key; see eval/benchmark.py") from error
+    return load_settings(BenchmarkConfig, path, overrides)
 
 
 def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage = "report") -> Path | None:
-    """Train, sample, score and report; returns the report.
+    """Train, sample, score and report; returns the report. Data and frozen base must be there.
 
     Args:
         config: the experiment.
@@ -86,12 +97,14 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage =
     if last_stage == "train":
         return None
     jobs = list(_jobs(config, [str(run.folder) for run in everything]))
-    for job in jobs:
-        prepare(job, measures, config.num_processes)
+    sampling = config.sampling_processes or config.num_processes
+    side_by_side(partial(prepare, measures=measures), jobs, sampling, "sample and measure")
     if last_stage == "sample":
         return None
-    truth, searching = replace(jobs[0], source="truth"), config.scoring_processes or config.num_processes
-    found = {job: evaluate(job, measures, searching, truth=truth) for job in jobs}
+    truth, searching = replace(jobs[0], source="truth"), config.scoring_processes or sampling
+    evaluate(jobs[0], measures, searching, truth=truth)  # finds what all need of the true clips
+    score = partial(evaluate, measures=measures, truth=truth)
+    found = dict(zip(jobs, side_by_side(score, jobs, searching, "score"), strict=True))
     if last_stage == "score":
         return None
     floor = found[jobs[0]]
@@ -111,6 +124,7 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage =
         curves=curves,
     )
     write_json(Path(config.out) / "benchmark.json", _summary(config, curves))
+    (Path(config.out) / "benchmark.md").write_text(markdown(learning_tables(curves)) + "\n", encoding="utf-8")
     return out
 
 
@@ -147,6 +161,7 @@ def _summary(config: BenchmarkConfig, curves: Mapping[str, Sequence[LearningCurv
             "arm": curve.arm, "overrides": config.arms[curve.arm], "steps": curve.steps.tolist(),
             "values": curve.values.tolist(), "low": low.tolist(), "high": high.tolist(),
             "values_per_seed": curve.values_per_seed.tolist(), "speed_up": asdict(speed_up(baseline, curve)),
+            "final_difference": asdict(final_difference(baseline, curve)),
         }  # fmt: skip
 
     return {

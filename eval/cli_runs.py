@@ -1,9 +1,10 @@
-"""`lisa-video eval run`, `compare`, `sweep` and `benchmark`: training runs, sampled and scored."""
+"""`lisa-video eval run`, `compare` and `sweep`: training runs, sampled and scored."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -88,7 +89,7 @@ def sweep_command(
     setting: Annotated[
         list[str], typer.Option(help="of sampling, such as sampling.pose_guidance; several get the same value")
     ],
-    values: Annotated[str, typer.Option(help="such as 1,2,3; the first is what the others are compared with")],
+    values: Annotated[str, typer.Option(help="such as 1,2,3 or null,[1,20]; the others are compared with the first")],
     out: Annotated[Path, typer.Option(help="JSON of all numbers; pictures go beside it")] = Path("sweep.json"),
     clips: Clips = 32,
     num_processes: Processes = 1,
@@ -104,7 +105,7 @@ def sweep_command(
     from eval.sweep import SweepJob, sweep, sweep_table, write_sweep
     from eval.sweep_figure import draw_sweep, show_sweep
 
-    job = SweepJob(tuple(setting), tuple(values.split(",")), clips, tuple(override or ()))
+    job = SweepJob(tuple(setting), tuple(_split(values)), clips, tuple(override or ()))
     measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
     arms: dict[str, list[str]] = {}
     for run in runs:
@@ -118,23 +119,9 @@ def sweep_command(
     typer.echo(f"numbers: {out}; figure: {out.with_suffix('.png')}; clips of the first run: {sheet}")
 
 
-def benchmark_command(
-    config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
-    manifest: Annotated[str, typer.Option(help="data set of all arms")],
-    stage: Annotated[
-        str, typer.Option(help="stop after train, sample (both want a GPU), score, or report; the same command goes on")
-    ] = "report",
-) -> None:
-    """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
-
-    Example: `lisa-video eval benchmark configs/benchmark/small.yaml --manifest runs/demo/manifest.jsonl`
-    """
-    from eval.benchmark import STAGES, load_benchmark, run_benchmark
-
-    if stage not in STAGES:
-        raise UserError(f"no stage {stage!r}", where="--stage", remedy=f"use one of {', '.join(STAGES)}")
-    report = run_benchmark(load_benchmark(config), manifest=manifest, last_stage=cast(Any, stage))
-    typer.echo(f"report: {report}" if report else f"stopped after: {stage}")
+def _split(values: str) -> list[str]:
+    """At the commas that are not within brackets."""
+    return re.split(r",(?![^\[]*\])", values)
 
 
 def _whole_numbers(text: str, where: str) -> list[int]:

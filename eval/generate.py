@@ -96,7 +96,7 @@ class GenerationJob:
         if self.source != "truth":
             facts["backbone"] = config.backbone.model_dump(mode="json")
         if self.source in ("controlled", "uncontrolled"):
-            facts |= {"sampling": config.sampling.model_dump(mode="json"), "seed": self.seed}
+            facts |= {"sampling": config.sampling.model_dump(mode="json", exclude_none=True), "seed": self.seed}
             facts["conditioning"] = config.conditioning.model_dump(mode="json")
         if self.source == "controlled":
             facts["weights"] = weights_file_digest(weights_folder(self.run_dir, self.step))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from eval import pictures
 from eval.arms import ArmResult
 from eval.findings import DASH
-from eval.learning_curves import LearningCurve, SpeedUp, speed_up
+from eval.learning_curves import LearningCurve, SpeedUp, final_difference, speed_up
 from eval.pictures import Curve, Level, PlotURIs
 from eval.tables import Cell, Table, TableRow
 
@@ -61,15 +61,42 @@ def speed_up_sentences(curves: Curves) -> list[str]:
     ]
 
 
-def speed_up_table(curves: Curves) -> list[Table]:
-    """The same by all measures, as a table; none without curves of two arms."""
-    rows = [
+def learning_tables(curves: Curves) -> list[Table]:
+    """What the arms end with, and how much sooner they have what the baseline ends with; none without two arms."""
+    if all(len(of_arms) < 2 for of_arms in curves.values()):
+        return []
+    ends = [
+        _end_row(f"{measure}: {curve.arm}", curve, of_arms[0] if place else None)
+        for measure, of_arms in curves.items()
+        for place, curve in enumerate(of_arms)
+    ]
+    sooner = [
         TableRow(f"{measure}: {curve.arm}", "arm", _speed_up_cells(speed_up(of_arms[0], curve), curve))
         for measure, of_arms in curves.items()
         for curve in of_arms[1:]
     ]
     heads = ["Baseline's final", "Its steps", "Arm's steps", "Times fewer ↑", "Draws that reach it"]
-    return [Table("Steps to the baseline's final value", [], heads, rows)] if rows else []
+    return [
+        Table("At the last checkpoint", [], ["Value", "Over the baseline", "By seed"], ends),
+        Table("Steps to the baseline's final value", [], heads, sooner),
+    ]
+
+
+def _end_row(name: str, curve: LearningCurve, baseline: LearningCurve | None) -> TableRow:
+    low, high = (float(edge[-1]) for edge in curve.band())
+    unit = " %" if curve.percent else ""
+    cells = [Cell(_number(curve.values[-1], curve) + unit, f"{_number(low, curve)} to {_number(high, curve)}")]
+    if baseline is None:
+        return TableRow(name, "arm", [*cells, Cell(DASH), Cell(DASH)])
+    over = final_difference(baseline, curve)
+    by_seed = curve.values_per_seed[:, -1] - baseline.values_per_seed[:, -1]
+    ends = f"{_number(over.low, curve, '+')} to {_number(over.high, curve, '+')}"
+    cells += [Cell(_number(over.value, curve, "+"), ends), Cell(", ".join(_number(x, curve, "+") for x in by_seed))]
+    return TableRow(name, "arm", cells)
+
+
+def _number(value: float, curve: LearningCurve, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if curve.percent else f"{value:{sign}.4f}"
 
 
 def _speed_up_cells(result: SpeedUp, curve: LearningCurve) -> list[Cell]:

@@ -17,7 +17,7 @@ from eval.arms import ArmResult, ShownClip, require_comparable
 from eval.contact_sheet import write_contact_sheet
 from eval.findings import DASH, headline, percent, remarks
 from eval.json_files import without_nan
-from eval.learning_page import Curves, learning_plots, sigma_plots, speed_up_sentences, speed_up_table
+from eval.learning_page import Curves, learning_plots, learning_tables, sigma_plots, speed_up_sentences
 from eval.pictures import Curve, Level, PlotURIs
 from eval.scores import Scores, pck_difference, threshold_key
 from eval.tables import detector_name, latex, markdown, pose_bars, tables
@@ -69,7 +69,7 @@ def write_report(
                 f"arm {arm.name!r} has no clip {', '.join(missing)}", remedy="generate it, or show other clips"
             )
     threshold = _headline_threshold(arms[0].scores)
-    scores, speed_ups = tables(arms, floor, ceiling), speed_up_table(curves)
+    scores, learnt = tables(arms, floor, ceiling), learning_tables(curves)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -85,7 +85,7 @@ def write_report(
         remarks=remarks(arms, floor, threshold, ceiling),
         threshold=f"{threshold:g}",
         tables=scores,
-        speed_up_tables=speed_ups,
+        learning_tables=learnt,
         dash=DASH,
         bars=[
             (detector_name(found), pose_bars(arms, floor, threshold, ceiling, place))
@@ -102,8 +102,8 @@ def write_report(
     _write(out_html, page)
     numbers = report_numbers(arms, floor, title, ceiling) | {"speed_ups": speed_up_sentences(curves)}
     _write(out_html.with_suffix(".json"), json.dumps(numbers, indent=2, allow_nan=False) + "\n")
-    _write(out_html.with_suffix(".md"), markdown([*scores, *speed_ups]))
-    _write(out_html.with_suffix(".tex"), latex([*scores, *speed_ups]))
+    _write(out_html.with_suffix(".md"), markdown([*scores, *learnt]))
+    _write(out_html.with_suffix(".tex"), latex([*scores, *learnt]))
     if clips:
         write_contact_sheet(out_html.with_suffix(".png"), clips, {arm.name: arm.videos for arm in arms})
 

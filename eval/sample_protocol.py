@@ -28,7 +28,7 @@ def data_protocol(job: GenerationJob) -> dict[str, Any]:
 def sample_protocol(job: GenerationJob) -> dict[str, Any]:
     """The same with the sampler; equal for arms, floor and ceilings, so that they may stand in one table."""
     return {
-        "sampling": job.config.sampling.model_dump(mode="json"),
+        "sampling": job.config.sampling.model_dump(mode="json", exclude_none=True),
         "sampling_precision": "float32",
         "sampling_seed": job.seed,
         **data_protocol(job),

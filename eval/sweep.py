@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from eval.bootstrap import Estimate, paired_difference_estimate, ratio_estimate
 from eval.evaluation import Evaluation, Measures, evaluate
 from eval.findings import DASH
 from eval.generate import GenerationJob
+from eval.job_pool import side_by_side
 from eval.json_files import write_json
 from eval.protocol import require_same_protocol
 from eval.report import HEADLINE_THRESHOLD
@@ -95,21 +97,20 @@ def sweep(runs: Mapping[str, Sequence[str]], job: SweepJob, measures: Measures, 
         runs: run_dirs of each arm, one a training seed.
         job: what is tried.
         measures: by what to score.
-        num_processes: over which sampling and the search for poses are spread.
+        num_processes: over which the values are spread.
 
     Raises:
         UserError: no such run or setting, or runs of other clips.
     """
     jobs = {arm: [[job.at(run, value) for run in of_arm] for value in job.values] for arm, of_arm in runs.items()}
-    everything = [one for table in jobs.values() for row in table for one in row]
+    everything = [one for row in zip(*jobs.values(), strict=True) for of_arm in row for one in of_arm]
     protocols = [_but_sampling(one) for one in everything]  # before hours of sampling
     require_same_protocol(protocols)
     truth = replace(everything[0], source="truth")
-
-    def found(one: GenerationJob) -> Evaluation:
-        return evaluate(one, measures, num_processes, truth=truth)
-
-    return {arm: _swept(job.values, [[found(one) for one in row] for row in table]) for arm, table in jobs.items()}
+    evaluate(everything[0], measures, num_processes, truth=truth)  # finds what all need of the true clips
+    score = partial(evaluate, measures=measures, truth=truth)
+    found = dict(zip(everything, side_by_side(score, everything, num_processes, "sweep"), strict=True))
+    return {arm: _swept(job.values, [[found[one] for one in row] for row in table]) for arm, table in jobs.items()}
 
 
 def _but_sampling(job: GenerationJob) -> dict[str, Any]:

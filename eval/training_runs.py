@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
 from lisa_video.launch import launcher_command, passed_on_to_ranks, training_environment
+from lisa_video.processes import own_gpu
 from lisa_video.training.exits import EXIT_STOPPED
 from lisa_video.training.metrics import read_metrics
 from lisa_video.training.run_dir import check_unchanged
@@ -158,13 +158,12 @@ class _Starter:
 
     def _environment(self, slot: int) -> dict[str, str]:
         """One thread each, since they fill the cores; and on a machine with several GPUs one of them."""
-        environment, gpus = training_environment(), torch.cuda.device_count()
+        environment = training_environment()
         for name in _OF_ONE_GROUP:
             environment.pop(name, None)
         environment.setdefault("OMP_NUM_THREADS", "1")
-        if gpus > 1 and self._num_processes == 1:
-            visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % gpus]
+        if self._num_processes == 1:
+            environment |= own_gpu(slot)
         return environment
 
     def _asked_to_stop(self) -> list[int]:

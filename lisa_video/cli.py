@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -13,7 +13,7 @@ from data_tools.cli import data_app
 from eval.cli_frames import frames_command
 from eval.cli_fvd import fvd_command
 from eval.cli_pose import pose_command
-from eval.cli_runs import benchmark_command, compare_command, run_command, sweep_command
+from eval.cli_runs import compare_command, run_command, sweep_command
 from lisa_video.errors import UserError
 
 app = typer.Typer(
@@ -29,7 +29,6 @@ app.add_typer(eval_app, name="eval")
 eval_app.command("run")(run_command)
 eval_app.command("compare")(compare_command)
 eval_app.command("sweep")(sweep_command)
-eval_app.command("benchmark")(benchmark_command)
 eval_app.command("fvd")(fvd_command)
 eval_app.command("pose")(pose_command)
 eval_app.command("frames")(frames_command)
@@ -206,6 +205,41 @@ def quickstart(
     from lisa_video.quickstart import run_quickstart
 
     run_quickstart(out, num_processes=num_processes, clips=clips, steps=steps, eval_clips=eval_clips)
+
+
+@eval_app.command("benchmark")
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="YAML file of an experiment, see configs/benchmark/")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings of the experiment such as seeds=[0]")] = None,
+    manifest: Annotated[
+        str | None, typer.Option(help="data set of all arms", show_default="the one that its run config names")
+    ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            help="stop after inputs, train, sample (these want a GPU), score, or report; the same command goes on"
+        ),
+    ] = "report",
+) -> None:
+    """Train arms over several seeds, score their kept checkpoints, and write one report; goes on after a kill.
+
+    Data and frozen base are made first, if the experiment says how and they are not there.
+
+    Example: `lisa-video eval benchmark configs/benchmark/small_trainer.yaml`
+    """
+    from eval.benchmark import STAGES, load_benchmark, run_benchmark
+    from lisa_video.benchmark_inputs import prepare_inputs
+
+    if stage not in STAGES:
+        raise UserError(f"no stage {stage!r}", where="--stage", remedy=f"use one of {', '.join(STAGES)}")
+    experiment = load_benchmark(config, overrides or [])
+    found = prepare_inputs(experiment, manifest)
+    report = None if stage == "inputs" else run_benchmark(experiment, manifest=found, last_stage=cast(Any, stage))
+    if report is None:
+        typer.echo(f"stopped after: {stage}")
+        return
+    typer.echo(report.with_name("benchmark.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {report}; numbers: {report.with_name('benchmark.json')}")
 
 
 def main() -> None:

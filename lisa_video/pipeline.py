@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -154,8 +155,11 @@ class PoseVideoPipeline:
             scaled = found.controlled if found.frozen is None else found.frozen.lerp(found.controlled, pose_scale)
             return process.denoised(scaled, x_s, s)
 
+        low, high = settings.pose_guidance_range or (0.0, math.inf)
+
         def told_all(x_s: Tensor, s: Tensor) -> Tensor:
-            return estimate(x_s, s, condition, pose_maps, settings.pose_guidance)
+            insists = low <= s[0].item() <= high  # all clips are at one level
+            return estimate(x_s, s, condition, pose_maps, settings.pose_guidance if insists else 1.0)
 
         if settings.guidance_first == settings.guidance_last == 1.0:
             return told_all

@@ -175,6 +175,16 @@ def test_pose_guidance_scales_what_the_branch_changes(run_dir, clips):
     torch.testing.assert_close(guided[:, 0] - once[:, 0], 2 * (twice - controlled)[:, 0], rtol=1e-3, atol=1e-3)
 
 
+def test_pose_guidance_can_be_kept_to_a_range_of_noise_levels(run_dir, clips):
+    within, beyond = ("sampling.pose_guidance_range=[10,20]", "sampling.pose_guidance_range=[20,30]")
+    scaled = one_step(run_dir, clips, "sampling.pose_guidance=2")  # its one step is at a level of 10
+    assert torch.equal(one_step(run_dir, clips, "sampling.pose_guidance=2", within), scaled)
+    plain = one_step(run_dir, clips, "sampling.pose_guidance=2", beyond)
+    assert torch.equal(plain, one_step(run_dir, clips)) and not torch.equal(plain, scaled)
+    with pytest.raises(UserError, match="low < high"):
+        PoseVideoPipeline.from_run(run_dir, overrides=["sampling.pose_guidance_range=[3,2]"])
+
+
 def test_another_backbone_is_refused(run_dir):
     path = run_dir / "weights/contract.json"
     contract = json.loads(path.read_text(encoding="utf-8"))

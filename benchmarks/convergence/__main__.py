@@ -14,12 +14,10 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.convergence.base import train_base
-from benchmarks.convergence.clips import load_clips
 from benchmarks.convergence.compare import Side, compare
 from benchmarks.convergence.examine import Examiner
 from benchmarks.convergence.overview import write_overview
-from benchmarks.convergence.race import SHARED, Arm, Draws, Race
+from benchmarks.convergence.race import SHARED, Arm, Race
 from benchmarks.convergence.records import FLOOR, Records
 from benchmarks.convergence.results import write_results
 from eval.benchmark import BenchmarkConfig, load_benchmark
@@ -28,33 +26,21 @@ from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
 from lisa_video.models.build import build_backbone
 from lisa_video.pose.detectors.keypoint_net import KeypointNetDetector
+from lisa_video.pretraining.clips_in_memory import load_clips
+from lisa_video.pretraining.draws import Draws
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-_RUN = Path("configs/benchmark/standard_run.yaml")
 _DETECTOR = Path("lisa_video/assets/keypoint_net")
 
-
-@app.command()
-def base(
-    manifest: Annotated[str, typer.Argument(help="manifest of a demo data set")],
-    out: Annotated[Path, typer.Argument(help="folder of the checkpoint")],
-    size: Annotated[str, typer.Option(help="small, medium, large, or embedded: go on from that base")] = "small",
-    steps: Annotated[int, typer.Option(min=1)] = 4000,
-    batch: Annotated[int, typer.Option(min=1, help="clips a step")] = 32,
-    seconds: Annotated[float | None, typer.Option(help="make fewer steps if they would take longer")] = None,
-    run: Annotated[Path, typer.Option(help="config of the runs on it: frames, size, noise levels")] = _RUN,
-) -> None:
-    """Train the frozen base.
-
-    Example: `python -m benchmarks.convergence base runs/demo/manifest.jsonl runs/bases/small`
-    """
-    train_base(run, manifest, out, size=size, steps=steps, batch=batch, seconds=seconds)
+Manifest = Annotated[
+    str | None, typer.Option(help="data set of all arms", show_default="the one that the run config names")
+]
 
 
 @app.command()
 def train(
     experiment: Annotated[Path, typer.Argument(help="YAML file, see configs/benchmark/")],
-    manifest: Annotated[str, typer.Option(help="data set of all arms")],
+    manifest: Manifest = None,
     seed: Annotated[int, typer.Option(help="of training; run several side by side")] = 0,
     arm: Annotated[list[str] | None, typer.Option(help="only these arms; calls for others may run beside it")] = None,
     seconds: Annotated[float | None, typer.Option(help="stop at the last checkpoint before")] = None,
@@ -63,8 +49,9 @@ def train(
     """Train the arms of an experiment with one seed and examine them at its checkpoints.
 
     A finished arm is left alone, an unfinished one begins again. What a stopped call has examined can be scored.
+    Data and frozen base must be there: `lisa-video eval benchmark EXPERIMENT --stage inputs` makes them.
 
-    Example: `python -m benchmarks.convergence train configs/benchmark/standard.yaml --manifest M --seed 1`
+    Example: `python -m benchmarks.convergence train configs/benchmark/standard.yaml --seed 1`
     """
     settings = load_benchmark(experiment)
     records = Records(Path(settings.out) / f"seed-{seed}")
@@ -119,8 +106,8 @@ def train(
 @app.command()
 def results(
     experiment: Annotated[Path, typer.Argument(help="YAML file of a trained experiment")],
-    manifest: Annotated[str, typer.Option(help="data set of all arms")],
     out: Annotated[Path, typer.Option(help="JSON of all numbers")],
+    manifest: Manifest = None,
     figure: Annotated[Path | None, typer.Option(help="PNG of the curves; default: beside the numbers")] = None,
     skip: Annotated[
         int, typer.Option(min=0, help="leave out the first held-out clips, say those that chose an arm")
@@ -133,11 +120,12 @@ def results(
 ) -> None:
     """Score what `train` kept: learning curves over seeds and clips, and how much sooner each arm gets there.
 
-    Example: `... results configs/benchmark/standard.yaml --manifest M --samples --out benchmarks/results/standard.json`
+    Example: `... results configs/benchmark/standard.yaml --samples --out benchmarks/results/standard.json`
     """
     settings = load_benchmark(experiment)
     chosen = {name: settings.arms[name] for name in _known(arm or list(settings.arms), settings.arms)}
     settings = settings.model_copy(update={"arms": chosen})
+    manifest = manifest or load_config(Path(settings.base), settings.overrides).data.manifest
     write_results(settings, manifest, out, figure or out.with_suffix(".png"), skip, seed, samples)
 
 
@@ -176,7 +164,7 @@ def draw_files(
     write_overview(sides, out)
 
 
-def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
+def _arms(settings: BenchmarkConfig, manifest: str | None, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
     """Configs by name, as `lisa-video eval benchmark` makes them.
 
     Raises:
@@ -196,9 +184,10 @@ def _arms(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[s
     return configs
 
 
-def _common(settings: BenchmarkConfig, manifest: str, seed: int, overrides: list[str]) -> list[str]:
+def _common(settings: BenchmarkConfig, manifest: str | None, seed: int, overrides: list[str]) -> list[str]:
     """Overrides of all arms, before each one's own."""
-    return [*settings.overrides, *overrides, f"data.manifest={manifest}", f"seed={seed}"]
+    data = [] if manifest is None else [f"data.manifest={manifest}"]
+    return [*settings.overrides, *overrides, *data, f"seed={seed}"]
 
 
 def _shared(config: RunConfig, section: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.convergence.clips import Clips
 from benchmarks.convergence.race import Arm
 from lisa_video.config.schema import RunConfig
 from lisa_video.held_out_loss import denoising_errors
@@ -18,6 +17,7 @@ from lisa_video.models.build import build_branch, build_sigmas
 from lisa_video.models.controlled import ControlledDenoiser
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.pose.detector import PoseDetector
+from lisa_video.pretraining.clips_in_memory import Clips
 from lisa_video.randomness import normal
 
 LEVELS = 5

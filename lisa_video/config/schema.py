@@ -151,6 +151,7 @@ class SamplingConfig(Section):
     guidance_last: Annotated[float, Field(ge=0)] = 3.0  # scale at the last frame
     unconditional_pose: Literal["driving", "blank", "none"] = "driving"  # in guidance's other half; none: no branch
     pose_guidance: Annotated[float, Field(ge=0)] = 1.0  # of what the branch changes; 1: nothing more, half a pass less
+    pose_guidance_range: tuple[float, float] | None = None  # low, high: noise levels at which; null: all
 
 
 class PreviewConfig(Section):
@@ -194,6 +195,9 @@ class RunConfig(Section):
         """Rules that concern more than one key, all in this place."""
         if self.sampling.sigma_min >= self.sampling.sigma_max:
             raise ValueError("sampling.sigma_min must be below sampling.sigma_max")
+        within = self.sampling.pose_guidance_range
+        if within is not None and not 0 <= within[0] < within[1]:
+            raise ValueError("sampling.pose_guidance_range: write noise levels as [low, high], 0 <= low < high")
         guided = (self.sampling.guidance_first, self.sampling.guidance_last) != (1.0, 1.0)
         if guided and self.sampling.unconditional_pose == "blank" and self.conditioning.pose_dropout == 0:
             raise ValueError(

@@ -32,7 +32,8 @@ def benchmark(tmp_path_factory, tiny_settings, tiny_manifest) -> Path:
         yaml.safe_dump({
             "title": "tiny", "base": str(base), "out": str(folder / "out"), "seeds": [1], "checkpoints": 2,
             "arms": {"baseline": ["lisa=null"], "lisa": []}, "overrides": ["training.max_steps=4"],
-            "eval_clips": 3, "num_processes": 1, "parallel_runs": 2, "detectors": ["keypoint_net"],
+            "eval_clips": 3, "num_processes": 1, "parallel_runs": 2, "sampling_processes": 2,
+            "detectors": ["keypoint_net"],
         }),
         encoding="utf-8",
     )  # fmt: skip
@@ -55,10 +56,14 @@ def test_the_benchmark_reports_curves_and_is_not_made_twice(benchmark, tiny_mani
         assert baseline["steps"] == lisa["steps"] == [0, 2, 4]
         assert baseline["values"][0] == lisa["values"][0]  # the frozen network alone
         assert baseline["speed_up"]["ratio"]["value"] == 1
+        assert lisa["final_difference"]["value"] == pytest.approx(lisa["values"][-1] - baseline["values"][-1])
     levels = [arms[1]["values"] for measure, arms in measures.items() if "at sigma" in measure]
     assert np.mean(levels, axis=0) == pytest.approx(measures["Held-out loss"][1]["values"])
     assert "steps" in (benchmark / "out/report.html").read_text()
-    assert "PCK@0.1" in (benchmark / "out/report.md").read_text()
+    pck = measures["PCK@0.1 by KeypointNet 64 px"][1]
+    row = f"| PCK@0.1 by KeypointNet 64 px: lisa | {100 * pck['values'][-1]:.1f} % ["
+    for told in ("report.md", "benchmark.md"):
+        assert row in (benchmark / "out" / told).read_text()
     assert "tabular" in (benchmark / "out/report.tex").read_text()
     times = {path: path.stat().st_mtime_ns for path in benchmark.rglob("*") if path.suffix in (".safetensors", ".npz")}
     config = load_benchmark(benchmark / "small.yaml")
@@ -92,7 +97,7 @@ def test_steps_that_were_not_kept_are_named(benchmark, tiny_run):
 
 
 @pytest.mark.parametrize(
-    "text, word", [("title: x", "base"), ("a: [", "file"), ("title: x\nbase: b\nout: o\narms: {}", "arms")]
+    "text, word", [("title: x", "base"), ("a: [", "YAML"), ("title: x\nbase: b\nout: o\narms: {}", "arms")]
 )
 def test_a_wrong_benchmark_names_its_key(tmp_path, text, word):
     (tmp_path / "b.yaml").write_text(text)

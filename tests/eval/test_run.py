@@ -84,7 +84,7 @@ def test_the_protocols_hold_what_the_numbers_depend_on(tiny_run, tiny_manifest):
     job = GenerationJob(str(tiny_run), 3, seed=5)
     found = evaluate(job, MEASURES)
     protocol = found.poses[0].protocol
-    assert protocol["sampling"] == job.config.sampling.model_dump(mode="json")
+    assert protocol["sampling"] == job.config.sampling.model_dump(mode="json", exclude_none=True)
     assert protocol["sampling_seed"] == 5
     assert protocol["manifest_digest"] == file_digest(tiny_manifest)
     assert protocol["backbone"] == {"path": "checkpoint", "name": "svd", "options": {}}

@@ -12,6 +12,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from eval.cli_runs import _split
 from eval.evaluation import Measures, evaluate
 from eval.generate import GenerationJob
 from eval.sweep import SweepJob, sweep
@@ -65,6 +66,10 @@ def test_the_held_out_loss_is_measured_once_for_all_ways_to_sample(runs):
     sweep({"baseline": [str(runs / "baseline")]}, SweepJob((SETTING,), ("1", "2"), 3), MEASURES)
     assert len(list((runs / "baseline/eval").glob("controlled-*/scores-*.json"))) >= 2
     assert len(list((runs / "baseline/eval").glob("controlled-*/held-out-loss-*.json"))) == 1
+
+
+def test_a_list_is_one_value():
+    assert _split("null,[1,20],2") == ["null", "[1,20]", "2"]
 
 
 def test_several_settings_get_the_same_value_beside_overrides(runs):

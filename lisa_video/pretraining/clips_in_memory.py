@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lisa_video.config.schema import DataConfig
 from lisa_video.data.batch import SampleKey, collate
@@ -47,11 +48,13 @@ def load_clips(data: DataConfig, split: Split, codec: Codec, device: torch.devic
     keys = [SampleKey(index, index) for index in range(min(len(manifest), at_most or len(manifest)))]
     ids: list[str] = []
     parts: list[tuple[Tensor, ...]] = []
-    with ThreadPoolExecutor(8) as pool:
+    bar = tqdm(total=len(keys), desc=f"encode {split}", unit="clip")
+    with ThreadPoolExecutor(8) as pool, bar:
         for start in range(0, len(keys), _AT_ONCE):
             batch = collate(list(pool.map(dataset.__getitem__, keys[start : start + _AT_ONCE]))).to(device)
             ids += batch.clip_ids
             pose_maps = (batch.pose_maps * 255).round().to(torch.uint8)
             embedding = codec.embed_reference(batch.reference)
             parts.append((codec.encode_video(batch.frames), batch.reference, embedding, pose_maps, batch.fps))
+            bar.update(len(batch.clip_ids))
     return Clips(tuple(ids), *(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,89 +1,115 @@
-"""The frozen base of the benchmark: a UNet trained on the clips without poses, in graphs."""
+"""The frozen base of an experiment: a UNet trained on the clips without poses; on a GPU in recorded steps."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from torch import Tensor
 from tqdm import trange
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from benchmarks.convergence.clips import load_clips
-from benchmarks.convergence.race import Draws, capture
-from lisa_video.config.load import load_config
+from lisa_video.config.schema import Positive, RunConfig, Section
 from lisa_video.data.manifest import file_digest, read_header
+from lisa_video.errors import UserError
 from lisa_video.models.backbone import BackboneParts
 from lisa_video.models.svd.build import parts_from_modules
 from lisa_video.models.svd.norm import set_norm_groups
 from lisa_video.models.svd.tiny import save_checkpoint, tiny_unet
 from lisa_video.pretraining.base_init import fit_still_picture, initialise_as_still_picture
+from lisa_video.pretraining.clips_in_memory import load_clips
+from lisa_video.pretraining.draws import Draws
 from lisa_video.pretraining.loop import write_record
+from lisa_video.pretraining.recorded import capture
 
-SIZES = {"small": (64, 64, 32, 32), "medium": (64, 96, 128, 128), "large": (128, 192, 256, 256)}
-"""Widths of the UNet's four levels: 5.5, 20 and 78 million parameters."""
-
-EMBEDDED = "embedded"
-"""In place of a size: go on from the embedded base, which has the widths of "small"."""
-
-_EMBEDDED = "lisa_video/assets/tiny_svd"
+_WIDTHS = {"small": (64, 64, 32, 32), "medium": (64, 96, 128, 128), "large": (128, 192, 256, 256)}
+_GO_ON = "embedded"
+_EMBEDDED = Path(__file__).parents[1] / "assets" / "tiny_svd"
 _NORM_GROUPS, _LATENT_CHANNELS = 8, 16  # of the embedded base, whose VAE all bases share
 _RATE, _WARM_UP_STEPS, _DECAY, _SEED = 1e-3, 50, 0.995, 0
+_RECORD = "training.json"
 
 
-def train_base(
-    run_config: Path, manifest: str, out: Path, *, size: str, steps: int, batch: int, seconds: float | None
-) -> None:
-    """Train a base on its own denoising loss and save it in the hub's layout.
+class FrozenBase(Section):
+    """How a base is trained; its frames and noise levels are those of the runs on it."""
+
+    # 5.5, 20 or 78 million parameters in the UNet; or go on from the embedded base, which has the widths of "small"
+    size: Literal["small", "medium", "large", "embedded"] = "small"
+    steps: Positive = 4000  # the rate falls to 0 along a cosine
+    batch: Positive = 32  # clips a step
+
+
+def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
+    """Train the base of a run on its own denoising loss, where the run expects it, unless it is there already.
+
+    What a killed training had done is lost: it takes minutes.
 
     Args:
-        run_config: its clips and conditions are used.
-        manifest: data set.
-        out: folder of the checkpoint.
-        size: one of `SIZES`, or `EMBEDDED`.
-        steps: of training; the rate falls to 0 along a cosine.
-        batch: clips a step.
-        seconds: if the steps would take longer, fewer are made; the record says how many.
+        config: of a run; `backbone.path` is the folder, `data` the clips.
+        recipe: sizes and lengths.
+
+    Returns:
+        The folder, a checkpoint in the hub's layout.
+
+    Raises:
+        UserError: the folder holds another base.
     """
-    config = load_config(
-        run_config, [f"data.manifest={manifest}", f"training.micro_batch_size={batch}", f"training.max_steps={steps}"]
-    )
+    out, data = Path(config.backbone.path), {"manifest_digest": file_digest(config.data.manifest)}
+    made = _recipe(recipe)
+    if (out / _RECORD).is_file():
+        _check_same(json.loads((out / _RECORD).read_text(encoding="utf-8")), {"recipe": made, **data}, out)
+        return out
+    own = {"micro_batch_size": recipe.batch, "max_steps": recipe.steps}
+    config = config.model_copy(update={"training": config.training.model_copy(update=own)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    modules = _new_modules(size, config.data.num_frames)
+    modules = _new_modules(recipe.size, config.data.num_frames)
     parts = parts_from_modules(*modules)
     parts.codec.to(device)
     parts.backbone.to(device)
     clips = load_clips(config.data, "train", parts.codec, device)
     started = time.perf_counter()
-    training = _Training(parts, Draws(config, parts, clips, _SEED), new=size != EMBEDDED)
-    losses = training.run(steps, seconds)
+    losses = _Training(parts, Draws(config, parts, clips, _SEED), new=recipe.size != _GO_ON).run(recipe.steps)
     unet, vae, image_encoder, processor = modules
     save_checkpoint(out, unet.cpu(), vae.cpu(), image_encoder.cpu(), processor, variant="fp16")
-    start = {"unet": _EMBEDDED} if size == EMBEDDED else {"unet_widths": SIZES[size]}
-    made = {"seed": _SEED, **start, "vae": _EMBEDDED, "steps": len(losses), "batch": batch}
     facts = {
         "recipe": made,
-        "made_by": "python -m benchmarks.convergence base",
         "seconds": round(time.perf_counter() - started),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "manifest_digest": file_digest(manifest),
-        "data": read_header(Path(manifest)),
+        **data,
+        "data": read_header(Path(config.data.manifest)),
     }
-    write_record(out / "training.json", {"base": losses}, **facts)
+    write_record(out / _RECORD, {"base": losses}, **facts)
+    return out
+
+
+def _recipe(recipe: FrozenBase) -> dict[str, Any]:
+    start: dict[str, Any] = {"unet": _GO_ON} if recipe.size == _GO_ON else {"unet_widths": list(_WIDTHS[recipe.size])}
+    return {"seed": _SEED, **start, "vae": _GO_ON, "steps": recipe.steps, "batch": recipe.batch}
+
+
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+    if different := [name for name in wanted if found.get(name) != wanted[name]]:
+        raise UserError(
+            f"the folder holds a base with another {' and '.join(different)}",
+            where=out / _RECORD,
+            remedy="remove the folder, or name another as backbone.path",
+        )
 
 
 def _new_modules(size: str, num_frames: int) -> tuple[Any, Any, Any, Any]:
     """UNet with new weights, or the embedded one; the embedded VAE, image encoder and processor."""
     torch.manual_seed(_SEED)
     embedded = {"variant": "fp16", "torch_dtype": torch.float32}
-    if size == EMBEDDED:
+    if size == _GO_ON:
         unet = UNetSpatioTemporalConditionModel.from_pretrained(_EMBEDDED, subfolder="unet", **embedded)
         unet.register_to_config(num_frames=num_frames)
     else:
-        unet = tiny_unet(SIZES[size], _LATENT_CHANNELS, num_frames)
+        unet = tiny_unet(_WIDTHS[size], _LATENT_CHANNELS, num_frames)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(_EMBEDDED, subfolder="vae", **embedded)
     image_encoder = CLIPVisionModelWithProjection.from_pretrained(_EMBEDDED, subfolder="image_encoder", **embedded)
     processor = CLIPImageProcessor.from_pretrained(_EMBEDDED, subfolder="feature_extractor")
@@ -108,7 +134,7 @@ class _Training:
             fit = fit_still_picture(drawn.target, drawn.model_input, drawn.condition.image_latents)
             initialise_as_still_picture(self.backbone.unet, fit)
         self.backbone.requires_grad_(True).train()
-        self.parameters = list(self.backbone.parameters())
+        self.parameters: list[Tensor] = list(self.backbone.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         on_gpu, device = draws.order.is_cuda, draws.order.device
         self.rate, self.loss = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -119,9 +145,8 @@ class _Training:
         if on_gpu:
             self.advance = capture(self._step, draws.generator)[0].replay  # at rate 0
 
-    def run(self, steps: int, seconds: float | None) -> list[float]:
+    def run(self, steps: int) -> list[float]:
         """Train and leave the average in the backbone; returns the loss of each step."""
-        steps = self._affordable(steps, seconds)
         for state in self.optimizer.state.values():  # as if there had been no step yet
             for value in state.values():
                 value.zero_()
@@ -142,7 +167,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         state = self.backbone.encode(drawn.model_input, drawn.timestep, drawn.condition)
         error = (self.backbone.decode(state, None) - drawn.target).square().mean()
-        error.backward()
+        error.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         torch._foreach_mul_(gradients, (1 / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp(max=1))
         self.optimizer.step()
@@ -154,13 +179,3 @@ class _Training:
         self.rate.fill_(rate)
         if not self.rate.is_cuda:
             self.optimizer.param_groups[0]["lr"] = rate
-
-    def _affordable(self, steps: int, seconds: float | None) -> int:
-        """Steps that fit into the seconds, from the time of ten at rate 0."""
-        if seconds is None:
-            return steps
-        started = time.perf_counter()
-        for _ in range(10):
-            self.advance()
-        self.loss.item()  # waits
-        return min(steps, int(seconds / ((time.perf_counter() - started) / 10)))
