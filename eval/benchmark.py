@@ -6,7 +6,7 @@ Every stage is a file or a finished run, so the same command goes on after a kil
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from eval.checkpoints import chosen_steps, learning_curves
-from eval.evaluation import Evaluation, Measures, evaluate, prepare
+from eval.evaluation import Evaluation, Measures, evaluate_all, prepare
 from eval.generate import GenerationJob
 from eval.job_pool import side_by_side
 from eval.json_files import write_json
@@ -101,10 +101,8 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage =
     side_by_side(partial(prepare, measures=measures), jobs, sampling, "sample and measure")
     if last_stage == "sample":
         return None
-    truth, searching = replace(jobs[0], source="truth"), config.scoring_processes or sampling
-    evaluate(jobs[0], measures, searching, truth=truth)  # finds what all need of the true clips
-    score = partial(evaluate, measures=measures, truth=truth)
-    found = dict(zip(jobs, side_by_side(score, jobs, searching, "score"), strict=True))
+    searching = config.scoring_processes or sampling
+    found = evaluate_all(jobs, measures, searching, "score")
     if last_stage == "score":
         return None
     floor = found[jobs[0]]

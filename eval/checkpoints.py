@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.arms import ArmResult, require_comparable
-from eval.evaluation import Evaluation, Measures, evaluate
+from eval.evaluation import Evaluation, Measures, evaluate_all
 from eval.generate import GenerationJob
 from eval.learning_curves import LearningCurve
 from eval.report import HEADLINE_THRESHOLD
@@ -40,20 +40,12 @@ def chosen_steps(run_dir: str | Path, wanted: Sequence[int] = ()) -> list[int]:
 
 
 def score_checkpoints(
-    job: GenerationJob,
-    steps: Sequence[int],
-    measures: Measures,
-    num_processes: int = 1,
-    *,
-    truth: GenerationJob | None = None,
+    job: GenerationJob, steps: Sequence[int], measures: Measures, num_processes: int = 1
 ) -> dict[int, Evaluation]:
     """Scores by step; what was scored before is read, so a killed evaluation goes on."""
-    return {step: evaluate(replace(job, step=step), measures, num_processes, truth=truth) for step in steps}
-
-
-def score_floor(job: GenerationJob, measures: Measures, num_processes: int = 1) -> Evaluation:
-    """Scores of the frozen network alone: step 0 of every run on it, since a new branch changes nothing."""
-    return evaluate(replace(job, source="uncontrolled", step=None), measures, num_processes)
+    jobs = {step: replace(job, step=step) for step in steps}
+    found = evaluate_all(list(jobs.values()), measures, num_processes, "score")
+    return {step: found[one] for step, one in jobs.items()}
 
 
 def compare_runs(
@@ -85,11 +77,14 @@ def compare_runs(
     if len(jobs) > 1 and len(steps) == len(seeds) == 1 and steps != {()}:
         first = next(iter(jobs.values()))
         measures.check(first.config.data.num_frames)
-        floor, truth = score_floor(first, measures, num_processes), replace(first, source="truth")
-        scored = {}
-        for name, job in jobs.items():
-            kept = score_checkpoints(job, kept_steps(job.run_dir), measures, num_processes, truth=truth)
-            scored[name] = {job.config.seed: {0: floor} | kept}
+        floor = replace(first, source="uncontrolled")  # step 0 of every run, since a new branch changes nothing
+        kept = {name: {step: replace(job, step=step) for step in kept_steps(job.run_dir)} for name, job in jobs.items()}
+        everything = [floor, *(one for of_run in kept.values() for one in of_run.values())]
+        found = evaluate_all(everything, measures, num_processes, "score checkpoints")
+        scored = {
+            name: {jobs[name].config.seed: {0: found[floor]} | {step: found[one] for step, one in of_run.items()}}
+            for name, of_run in kept.items()
+        }
         curves = learning_curves(scored, HEADLINE_THRESHOLD)
     return compare(
         runs,

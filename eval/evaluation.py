@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from eval.features import FeatureExtractor
 from eval.found_poses import detector_protocol
 from eval.generate import GenerationJob, generate, held_out_clips, load_generated
 from eval.held_out_loss import HeldOutLoss, held_out_loss
+from eval.job_pool import side_by_side
 from eval.json_files import with_nan, write_json
 from eval.kept_features import kept_features
 from eval.kept_poses import find_poses, load_found
@@ -163,6 +164,26 @@ def evaluate(
     result = Evaluation(tuple(poses), tuple(distances), pixel_scores(psnr, protocol=protocol), loss)
     write_json(path, {**asdict(result), "facts": facts})
     return result
+
+
+def evaluate_all(
+    jobs: Sequence[GenerationJob], measures: Measures, num_processes: int, title: str
+) -> dict[GenerationJob, Evaluation]:
+    """Evaluate jobs on the same clips side by side; what was scored before is read, so a killed evaluation goes on.
+
+    Args:
+        jobs: at least one; the first finds what all need of the true clips.
+        measures: by what to score.
+        num_processes: over which the jobs are spread.
+        title: of the progress bar.
+
+    Raises:
+        UserError: see `evaluate`.
+    """
+    truth = replace(jobs[0], source="truth")
+    evaluate(jobs[0], measures, num_processes, truth=truth)
+    score = partial(evaluate, measures=measures, truth=truth)
+    return dict(zip(jobs, side_by_side(score, jobs, num_processes, title), strict=True))
 
 
 def _read(path: Path) -> Evaluation:

@@ -114,10 +114,13 @@ def held_out_loss(job: GenerationJob) -> HeldOutLoss:
         known = json.loads(path.read_text(encoding="utf-8"))
         if facts.items() <= known["protocol"].items():
             return HeldOutLoss.from_json(known)
+    frozen = None  # the same for all weights of a run, so measured once
+    if job.source == "controlled":
+        frozen = held_out_loss(replace(job, source="uncontrolled", step=None)).losses
     pipeline = load_pipeline(job)
     sigmas = LogNormalSigma().icdf(torch.tensor(QUANTILES))
     ids: list[str] = []
-    found: list[Float[Tensor, "B 3 Q"]] = []
+    found: list[Float[Tensor, "B P Q"]] = []
     batches = _batches(_with_other_poses(job), group_size(job))
     with tqdm(total=job.num_clips, desc=f"loss {job.folder.name}", unit="clip") as bar:
         for pairs in batches:
@@ -125,8 +128,9 @@ def held_out_loss(job: GenerationJob) -> HeldOutLoss:
             found.append(_losses(pipeline, pairs, sigmas, job))
             bar.update(len(pairs))
     protocol = {**facts, "clips": len(ids), "clips_digest": clips_digest(ids)}
-    rows = [tuple(map(tuple, part)) for part in torch.cat(found).transpose(0, 1).tolist()]
-    result = HeldOutLoss(protocol, tuple(sigmas.tolist()), tuple(ids), *rows)
+    losses, *misled = (tuple(map(tuple, part)) for part in torch.cat(found).transpose(0, 1).tolist())
+    of_others = misled[0] if misled else losses
+    result = HeldOutLoss(protocol, tuple(sigmas.tolist()), tuple(ids), losses, of_others, frozen or losses)
     write_json(path, asdict(result))
     return result
 
@@ -145,8 +149,8 @@ def _losses(
     pairs: Sequence[tuple[Clip, Clip]],
     sigmas: Float[Tensor, " Q"],
     job: GenerationJob,
-) -> Float[Tensor, "B 3 Q"]:
-    """Loss of each clip at each noise level: by the job's network, by it with other poses, by the frozen one alone."""
+) -> Float[Tensor, "B P Q"]:
+    """Loss of each clip at each noise level, shown its own poses and those of another; of the frozen network: once."""
     contract, device = pipeline.contract, next(pipeline.denoiser.parameters()).device
     batch, other = (collate(clips).to(device) for clips in zip(*pairs, strict=True))
     keys, x0 = batch.clip_ids, pipeline.codec.encode_video(batch.frames)
@@ -157,12 +161,12 @@ def _losses(
         noise_aug_strength=contract["noise_aug_strength"],
         motion_bucket_id=contract["motion_bucket_id"],
     )
-    shown = (batch.pose_maps, other.pose_maps, None) if job.source == "controlled" else (None,)
+    shown = (batch.pose_maps, other.pose_maps) if job.source == "controlled" else (None,)
     columns = []
     for place, sigma in enumerate(sigmas.tolist()):
         noise = normal(x0.shape[1:], job.seed, keys, f"held-out noise {place}", device)
         errors = [denoising_errors(pipeline.denoiser, x0, noise, sigma, condition, poses) for poses in shown]
-        columns.append(torch.stack(errors, dim=1).expand(-1, 3))
+        columns.append(torch.stack(errors, dim=1))
     return torch.stack(columns, dim=2).cpu()
 
 

@@ -6,8 +6,7 @@ Nothing is trained. Clips and noise are the same at every value, so differences 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 from jaxtyping import Int
 
 from eval.bootstrap import Estimate, paired_difference_estimate, ratio_estimate
-from eval.evaluation import Evaluation, Measures, evaluate
+from eval.evaluation import Evaluation, Measures, evaluate_all
 from eval.findings import DASH
 from eval.generate import GenerationJob
-from eval.job_pool import side_by_side
 from eval.json_files import write_json
 from eval.protocol import require_same_protocol
 from eval.report import HEADLINE_THRESHOLD
@@ -106,10 +104,7 @@ def sweep(runs: Mapping[str, Sequence[str]], job: SweepJob, measures: Measures, 
     everything = [one for row in zip(*jobs.values(), strict=True) for of_arm in row for one in of_arm]
     protocols = [_but_sampling(one) for one in everything]  # before hours of sampling
     require_same_protocol(protocols)
-    truth = replace(everything[0], source="truth")
-    evaluate(everything[0], measures, num_processes, truth=truth)  # finds what all need of the true clips
-    score = partial(evaluate, measures=measures, truth=truth)
-    found = dict(zip(everything, side_by_side(score, everything, num_processes, "sweep"), strict=True))
+    found = evaluate_all(everything, measures, num_processes, "sweep")
     return {arm: _swept(job.values, [[found[one] for one in row] for row in table]) for arm, table in jobs.items()}
 
 

@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from eval.benchmark import load_benchmark, run_benchmark
-from eval.checkpoints import chosen_steps, learning_curves, score_checkpoints, score_floor
-from eval.evaluation import Measures
+from eval.checkpoints import chosen_steps, learning_curves, score_checkpoints
+from eval.evaluation import Measures, evaluate
 from eval.generate import GenerationJob
 from lisa_video.cli import app
 from lisa_video.errors import UserError
@@ -73,7 +73,8 @@ def test_the_benchmark_reports_curves_and_is_not_made_twice(benchmark, tiny_mani
 
 def test_curves_join_seeds_of_the_same_steps_only(benchmark):
     job = GenerationJob(str(benchmark / "out/runs/lisa/seed-1"), 3)
-    scores = {0: score_floor(job, MEASURES)} | score_checkpoints(job, chosen_steps(job.run_dir), MEASURES)
+    floor = evaluate(GenerationJob(job.run_dir, 3, source="uncontrolled"), MEASURES)
+    scores = {0: floor} | score_checkpoints(job, chosen_steps(job.run_dir), MEASURES)
     curve = learning_curves({"lisa": {1: scores, 2: scores}}, 0.1)["PCK@0.1 by KeypointNet 64 px"][0]
     assert curve.values.tolist() == pytest.approx([scores[step].poses[0].pck["0.1"].value for step in (0, 2, 4)])
     with pytest.raises(UserError, match="same steps"):

@@ -12,6 +12,7 @@ import torch
 from eval.generate import GenerationJob, held_out_clips, load_pipeline
 from eval.held_out_loss import HeldOutLoss, held_out_loss, pose_gap_difference
 from lisa_video.data.batch import collate
+from lisa_video.held_out_loss import denoising_errors
 from lisa_video.pipeline import PoseVideoPipeline
 from lisa_video.randomness import normal
 
@@ -77,4 +78,17 @@ def test_it_is_kept_and_read_again(tiny_run, monkeypatch):
     del kept["misled"], kept["frozen"], kept["protocol"]["pose_gap"]  # as an earlier version wrote it
     path.write_text(json.dumps(kept))
     monkeypatch.undo()
+    assert held_out_loss(job) == found
+
+
+def test_the_frozen_network_is_measured_once_a_run(tiny_run, monkeypatch):
+    job = GenerationJob(str(tiny_run), 2)
+    found = held_out_loss(job)
+    next(job.folder.glob("held-out-loss-2.json")).unlink()  # as if it were another checkpoint's turn
+
+    def errors(model, x0, noise, sigma, condition, poses):
+        assert poses is not None, "the frozen network again"
+        return denoising_errors(model, x0, noise, sigma, condition, poses)
+
+    monkeypatch.setattr("eval.held_out_loss.denoising_errors", errors)
     assert held_out_loss(job) == found
