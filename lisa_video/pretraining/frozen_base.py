@@ -61,8 +61,8 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
     """
     out, data = Path(config.backbone.path), {"manifest_digest": file_digest(config.data.manifest)}
     made = _recipe(recipe)
-    if (out / _RECORD).is_file():
-        _check_same(json.loads((out / _RECORD).read_text(encoding="utf-8")), {"recipe": made, **data}, out)
+    if out.exists():
+        _check_same(out, {"recipe": made, **data})
         return out
     own = {"micro_batch_size": recipe.batch, "max_steps": recipe.steps}
     config = config.model_copy(update={"training": config.training.model_copy(update=own)})
@@ -75,7 +75,8 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
     started = time.perf_counter()
     losses = _Training(parts, Draws(config, parts, clips, _SEED), new=recipe.size != _GO_ON).run(recipe.steps)
     unet, vae, image_encoder, processor = modules
-    save_checkpoint(out, unet.cpu(), vae.cpu(), image_encoder.cpu(), processor, variant="fp16")
+    draft = out.with_name(f"{out.name}.tmp")  # a killed one is no base
+    save_checkpoint(draft, unet.cpu(), vae.cpu(), image_encoder.cpu(), processor, variant="fp16")
     facts = {
         "recipe": made,
         "seconds": round(time.perf_counter() - started),
@@ -83,7 +84,8 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
         **data,
         "data": read_header(Path(config.data.manifest)),
     }
-    write_record(out / _RECORD, {"base": losses}, **facts)
+    write_record(draft / _RECORD, {"base": losses}, **facts)
+    draft.rename(out)
     return out
 
 
@@ -92,12 +94,14 @@ def _recipe(recipe: FrozenBase) -> dict[str, Any]:
     return {"seed": _SEED, **start, "vae": _GO_ON, "steps": recipe.steps, "batch": recipe.batch}
 
 
-def _check_same(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+def _check_same(out: Path, wanted: dict[str, Any]) -> None:
+    record = out / _RECORD
+    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if different := [name for name in wanted if found.get(name) != wanted[name]]:
         raise UserError(
             f"the folder holds a base with another {' and '.join(different)}",
-            where=out / _RECORD,
-            remedy="remove the folder, or name another as backbone.path",
+            where=out,
+            remedy="remove the folder, name another as backbone.path, or take this one: inputs.frozen_base=null",
         )
 
 

@@ -53,3 +53,6 @@ def test_a_base_that_is_there_is_left_alone_and_another_one_is_not_taken_for_it(
     with pytest.raises(UserError, match="another manifest_digest"):
         train_frozen_base(moved, recipe)
     other.unlink()
+    record.unlink()  # some checkpoint of the user's own
+    with pytest.raises(UserError, match=r"inputs\.frozen_base=null"):
+        train_frozen_base(run, recipe)
