@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from eval.bootstrap import Estimate, estimate
-from eval.clip_features import clip_features
-from eval.corruptions import MEANINGS, STRENGTHS, CorruptedFeatures
-from eval.extractors.load import load_extractor
-from eval.features import FeatureExtractor
-from eval.frechet import frechet_of_features
-from eval.frechet_estimates import DRAWS, real_floor
+from eval.distances.clip_features import clip_features
+from eval.distances.corruptions import MEANINGS, STRENGTHS, CorruptedFeatures
+from eval.distances.extractors.load import load_extractor
+from eval.distances.features import FeatureExtractor
+from eval.distances.frechet import frechet_of_features
+from eval.distances.frechet_estimates import DRAWS, real_floor
+from eval.distances.kernel_distance import paired_kernel_distance
 from eval.json_files import write_json
-from eval.kernel_distance import paired_kernel_distance
 from eval.protocol import protocol_id
 from eval.videos import ClipPlace, ClipProtocol, VideoFolder
 

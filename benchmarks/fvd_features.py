@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eval.clip_features import clip_features
-from eval.extractors.i3d_weights import installed_weights, load_i3d
-from eval.extractors.load import load_extractor
-from eval.frechet import FeatureStatistics
+from eval.distances.clip_features import clip_features
+from eval.distances.extractors.i3d_weights import installed_weights, load_i3d
+from eval.distances.extractors.load import load_extractor
+from eval.distances.frechet import FeatureStatistics
 from eval.json_files import write_json
 from eval.videos import ClipProtocol, VideoFolder
 

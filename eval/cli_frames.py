@@ -11,8 +11,8 @@ import typer
 from lisa_video.errors import UserError
 
 if TYPE_CHECKING:
+    from eval.frame_metrics.frames import FrameReport
     from eval.frame_metrics.metric import FrameMetric
-    from eval.frames import FrameReport
 
 
 def frames_command(
@@ -41,7 +41,7 @@ def frames_command(
 
     Example: `lisa-video eval frames clips/videos samples --json frames.json`
     """
-    from eval.frames import score_frames
+    from eval.frame_metrics.frames import score_frames
     from eval.json_files import write_json
     from lisa_video.pose.detectors.devices import require_device
 
@@ -76,7 +76,7 @@ def _metrics(backbone: Path | None, net: str, identity: Path | None, device: str
 
 
 def _lines(report: FrameReport) -> Iterator[str]:
-    from eval.text_table import aligned, number_cell, protocol_lines
+    from eval.report.text_table import aligned, number_cell, protocol_lines
 
     yield "Generated frames against those of the real clip"
     yield f"  protocol {report.protocol_id}, {len(report.clips)} clips"

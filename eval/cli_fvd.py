@@ -38,10 +38,10 @@ def fvd_command(
     """
     import torch
 
-    from eval.extractors.load import load_extractor
-    from eval.fvd import FVDSettings, run_fvd
-    from eval.fvd_text import result_lines
+    from eval.distances.extractors.load import load_extractor
+    from eval.distances.fvd import FVDSettings, run_fvd
     from eval.json_files import write_json
+    from eval.report.fvd_text import result_lines
     from eval.videos import ClipProtocol
 
     if start not in ("first", "middle"):

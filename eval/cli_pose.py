@@ -44,10 +44,10 @@ def pose_command(
 
     Example: `lisa-video eval pose samples --driving clips/keypoints --real clips/videos --json pose.json`
     """
-    from eval.found_poses import FoundPoses
     from eval.json_files import write_json
-    from eval.pose import PoseSettings, score_poses
-    from eval.pose_text import report_lines
+    from eval.pose_accuracy.found_poses import FoundPoses
+    from eval.pose_accuracy.pose import PoseSettings, score_poses
+    from eval.report.pose_text import report_lines
     from lisa_video.pose.detectors.load import detector_settings
     from lisa_video.pose.detectors.scoring import scoring_detector
     from lisa_video.pose.person_size import NORMALISERS

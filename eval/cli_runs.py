@@ -41,10 +41,10 @@ def run_command(
 
     Example: `lisa-video eval run runs/quickstart/lisa --clips 32 -n 2`
     """
-    from eval.checkpoints import chosen_steps, score_checkpoints
-    from eval.evaluation import Measures, evaluate
-    from eval.generate import GenerationJob
-    from eval.tables import checkpoint_table, markdown_table
+    from eval.experiments.checkpoints import chosen_steps, score_checkpoints
+    from eval.report.tables import checkpoint_table, markdown_table
+    from eval.runs.evaluation import Measures, evaluate
+    from eval.runs.generate import GenerationJob
 
     job = GenerationJob(str(run), clips, overrides=tuple(override or ()))
     measures = Measures.chosen(tuple(detector or ()), fvd=fvd)
@@ -52,7 +52,7 @@ def run_command(
         steps = chosen_steps(run, [] if checkpoints == "all" else _whole_numbers(checkpoints, "--checkpoints"))
         typer.echo(checkpoint_table(score_checkpoints(job, steps, measures, num_processes)))
         return
-    from eval.arms import ArmResult
+    from eval.report.arms import ArmResult
 
     found = evaluate(job, measures, num_processes)
     typer.echo(markdown_table([ArmResult(run.resolve().name, found)]))
@@ -74,8 +74,8 @@ def compare_command(
 
     Example: `lisa-video eval compare runs/quickstart/baseline runs/quickstart/lisa --out report.html`
     """
-    from eval.checkpoints import compare_runs
-    from eval.evaluation import Measures
+    from eval.experiments.checkpoints import compare_runs
+    from eval.runs.evaluation import Measures
 
     names = [run.resolve().name for run in runs]
     named = [(name if names.count(name) == 1 else str(run), str(run)) for name, run in zip(names, runs, strict=True)]
@@ -101,9 +101,9 @@ def sweep_command(
 
     Example: `lisa-video eval sweep runs/quickstart/lisa --setting sampling.pose_guidance --values 1,2,3,5`
     """
-    from eval.evaluation import Measures
-    from eval.sweep import SweepJob, sweep, sweep_table, write_sweep
-    from eval.sweep_figure import draw_sweep, show_sweep
+    from eval.experiments.sweep import SweepJob, sweep, sweep_table, write_sweep
+    from eval.experiments.sweep_figure import draw_sweep, show_sweep
+    from eval.runs.evaluation import Measures
 
     job = SweepJob(tuple(setting), tuple(_split(values)), clips, tuple(override or ()))
     measures = Measures.chosen(tuple(detector or ()), fvd=fvd)

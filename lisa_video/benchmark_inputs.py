@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from data_tools.demo.generate import MANIFEST_NAME, generate_demo_data
-from eval.benchmark import BenchmarkConfig
+from eval.experiments.benchmark import BenchmarkConfig
 from lisa_video.config.load import load_config
 from lisa_video.errors import UserError
 from lisa_video.pretraining.frozen_base import train_frozen_base

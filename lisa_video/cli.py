@@ -227,7 +227,7 @@ def benchmark(
 
     Example: `lisa-video eval benchmark configs/benchmark/small_trainer.yaml`
     """
-    from eval.benchmark import STAGES, load_benchmark, run_benchmark
+    from eval.experiments.benchmark import STAGES, load_benchmark, run_benchmark
     from lisa_video.benchmark_inputs import prepare_inputs
 
     if stage not in STAGES:

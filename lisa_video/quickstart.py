@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from data_tools.demo.generate import generate_demo_data
-from eval.evaluation import Measures
-from eval.run import compare
+from eval.experiments.compare import compare
+from eval.runs.evaluation import Measures
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError

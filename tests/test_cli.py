@@ -14,9 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from eval.benchmark import load_benchmark
-from eval.evaluation import Measures, evaluate
-from eval.generate import GenerationJob
+from eval.experiments.benchmark import load_benchmark
+from eval.runs.evaluation import Measures, evaluate
+from eval.runs.generate import GenerationJob
 from lisa_video import cli, launch, train
 from lisa_video.cli import app
 from lisa_video.config.load import load_config
@@ -172,7 +172,7 @@ def test_eval_run_prints_the_scores(command, tiny_runs):
 )
 def test_report_names_the_arms_after_their_folders(command, monkeypatch, tmp_path, runs, names):
     compared = []
-    monkeypatch.setattr("eval.checkpoints.compare_runs", lambda named, *_, **__: compared.extend(named))
+    monkeypatch.setattr("eval.experiments.checkpoints.compare_runs", lambda named, *_, **__: compared.extend(named))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert command("eval", "compare", *runs.split())[0] == 0

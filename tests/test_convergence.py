@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from benchmarks.convergence.__main__ import _arms, _races, app
 from benchmarks.convergence.race import Arm, Race
-from eval.benchmark import BenchmarkConfig, load_benchmark
-from eval.generate import held_out_clips
+from eval.experiments.benchmark import BenchmarkConfig, load_benchmark
+from eval.runs.generate import held_out_clips
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import collate
 from lisa_video.errors import UserError

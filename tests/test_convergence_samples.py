@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.convergence.samples import score_samples
-from eval.evaluation import Measures
+from eval.runs.evaluation import Measures
 from lisa_video.data.batch import Clip
 from lisa_video.errors import UserError
 from lisa_video.pose.keypoints import Keypoints

@@ -20,7 +20,7 @@ from benchmarks.convergence.overview import write_overview
 from benchmarks.convergence.race import SHARED, Arm, Race
 from benchmarks.convergence.records import FLOOR, Records
 from benchmarks.convergence.results import write_results
-from eval.benchmark import BenchmarkConfig, load_benchmark
+from eval.experiments.benchmark import BenchmarkConfig, load_benchmark
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.convergence.results import GAP, LOSS, PCK
 from eval.json_files import write_json
-from eval.learning_curves import times_fewer
+from eval.report.learning_curves import times_fewer
 from lisa_video.errors import UserError
 
 _ALIKE = (PCK, LOSS, GAP, "detector", "held_out_clips", "first_clips_left_out")

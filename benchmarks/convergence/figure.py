@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.learning_curves import LearningCurve, difference
+from eval.report.learning_curves import LearningCurve, difference
 
 
 def draw_curves(curves: Mapping[str, Sequence[LearningCurve]], title: str, path: Path) -> None:

@@ -14,11 +14,9 @@ from benchmarks.convergence.figure import draw_curves
 from benchmarks.convergence.race import SHARED
 from benchmarks.convergence.records import FLOOR, Records, common_steps, read_seeds
 from benchmarks.convergence.samples import print_samples, score_samples
-from eval.benchmark import BenchmarkConfig
-from eval.evaluation import Measures
-from eval.generate import held_out
+from eval.experiments.benchmark import BenchmarkConfig
 from eval.json_files import write_json
-from eval.learning_curves import (
+from eval.report.learning_curves import (
     Difference,
     LearningCurve,
     SpeedUp,
@@ -27,6 +25,8 @@ from eval.learning_curves import (
     final_difference,
     speed_up,
 )
+from eval.runs.evaluation import Measures
+from eval.runs.generate import held_out
 from lisa_video.config.load import load_config
 from lisa_video.data.batch import Clip, SampleKey
 from lisa_video.data.manifest import file_digest

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from eval.evaluation import Measures, named_extractor
-from eval.features import FeatureExtractor
-from eval.scores import threshold_key
-from eval.scoring import PosedClip, distance_between, pose_scores
+from eval.distances.features import FeatureExtractor
+from eval.pose_accuracy.scores import threshold_key
+from eval.runs.evaluation import Measures, named_extractor
+from eval.runs.scoring import PosedClip, distance_between, pose_scores
 from lisa_video.data.batch import Clip
 from lisa_video.errors import UserError
 from lisa_video.pose.detector import PoseDetector

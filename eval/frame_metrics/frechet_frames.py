@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from eval.frechet import FeatureStatistics, frechet_distance
+from eval.distances.frechet import FeatureStatistics, frechet_distance
 from lisa_video.errors import UserError
 
 _BATCH = 32

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from eval.arms import ArmResult, ShownClip
-from eval.evaluation import Evaluation
-from eval.features import FeatureExtractor
-from eval.scoring import PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
+from eval.distances.features import FeatureExtractor
+from eval.report.arms import ArmResult, ShownClip
+from eval.runs.evaluation import Evaluation
+from eval.runs.scoring import PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
 from lisa_video.data.video_io import write_video
 from lisa_video.pose.detector import People, PoseDetector
 from lisa_video.pose.keypoints import Keypoints

@@ -1,0 +1,1 @@
+"""Distances between sets of clips: features, Frechet and kernel distance, FVD."""
