@@ -77,8 +77,8 @@ def learning_tables(curves: Curves) -> list[Table]:
     ]
     heads = ["Baseline's final", "Its steps", "Arm's steps", "Times fewer ↑", "Draws that reach it"]
     return [
-        Table("At the last checkpoint", [], ["Value", "Over the baseline", "By seed"], ends),
-        Table("Steps to the baseline's final value", [], heads, sooner),
+        Table("At the last checkpoint", [], ["Value", "Over the baseline", "By seed"], ends, "Measure"),
+        Table("Steps to the baseline's final value", [], heads, sooner, "Measure"),
     ]
 
 

@@ -41,12 +41,14 @@ class Table(NamedTuple):
         protocols: (what, protocol id) of the columns; a single one without a name if all have the same.
         heads: of the columns after the arm's name.
         rows: of as many cells as heads.
+        first: head of the column of names.
     """
 
     title: str
     protocols: list[tuple[str, str]]
     heads: list[str]
     rows: list[TableRow]
+    first: str = "Arm"
 
 
 class Bar(NamedTuple):
@@ -115,7 +117,7 @@ def checkpoint_table(evaluations: Mapping[int, Evaluation]) -> str:
     """
     arms = [ArmResult(f"{step:,}", one) for step, one in evaluations.items()]
     return "\n".join(
-        _markdown(table._replace(rows=[row for row in table.rows if row.role == "arm"]), first="Step")
+        _markdown(table._replace(rows=[row for row in table.rows if row.role == "arm"], first="Step"))
         for table in tables(arms, None)
     )
 
@@ -186,8 +188,8 @@ def _count(value: int | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 
-def _markdown(table: Table, first: str = "Arm") -> str:
-    lines = [f"**{table.title}**{_protocol_text(table)}", "", _pipes([first, *table.heads])]
+def _markdown(table: Table) -> str:
+    lines = [f"**{table.title}**{_protocol_text(table)}", "", _pipes([table.first, *table.heads])]
     lines.append("|" + "---|" * (len(table.heads) + 1))
     for row in table.rows:
         cells = [f"{cell.value} [{cell.interval}]" if cell.interval else cell.value for cell in row.cells]
@@ -201,7 +203,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 def _latex(table: Table) -> str:
     columns = "l" + "r" * len(table.heads)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _latex_row(["Arm", *table.heads]), "\\midrule"]
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _latex_row([table.first, *table.heads]), "\\midrule"]
     lines += [_latex_row([row.name, *(cell.value for cell in row.cells)]) for row in table.rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", f"% {table.title}{_protocol_text(table)}", ""])
 
