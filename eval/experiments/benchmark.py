@@ -26,6 +26,7 @@ from eval.runs.job_pool import side_by_side
 from eval.runs.training_runs import TrainingRun, train_runs
 from lisa_video.config.load import load_settings
 from lisa_video.config.schema import Positive, Section
+from lisa_video.data.manifest import file_digest
 from lisa_video.pretraining.frozen_base import FrozenBase
 
 Stage = Literal["inputs", "train", "sample", "score", "report"]
@@ -121,7 +122,7 @@ def run_benchmark(config: BenchmarkConfig, *, manifest: str, last_stage: Stage =
         note=config.note,
         curves=curves,
     )
-    write_json(Path(config.out) / "benchmark.json", _summary(config, curves))
+    write_json(Path(config.out) / "benchmark.json", _summary(config, manifest, curves))
     (Path(config.out) / "benchmark.md").write_text(markdown(learning_tables(curves)) + "\n", encoding="utf-8")
     return out
 
@@ -150,7 +151,7 @@ def _training(config: BenchmarkConfig, arm: str, seed: int, manifest: str) -> Tr
     return TrainingRun(run.config, (*overrides, f"training.export_every={every}"))
 
 
-def _summary(config: BenchmarkConfig, curves: Mapping[str, Sequence[LearningCurve]]) -> dict[str, Any]:
+def _summary(config: BenchmarkConfig, manifest: str, curves: Mapping[str, Sequence[LearningCurve]]) -> dict[str, Any]:
     """Every number of the curves, for programs and for plots of several experiments."""
 
     def numbers(curve: LearningCurve, baseline: LearningCurve) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def _summary(config: BenchmarkConfig, curves: Mapping[str, Sequence[LearningCurv
 
     return {
         "config": config.model_dump(mode="json"),
+        "manifest_digest": file_digest(manifest),
         "threshold": HEADLINE_THRESHOLD,
         "measures": [
             {"measure": measure, "arms": [numbers(curve, of_arms[0]) for curve in of_arms]}
