@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
 def write_json(path: str | Path, values: Any) -> None:
-    """Write JSON values, under a temporary name first; folders are made."""
+    """Write JSON values, under a temporary name first, which is this process's own; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)
 

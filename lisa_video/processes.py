@@ -22,12 +22,17 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def own_gpu(number: int) -> dict[str, str]:
-    """Environment that gives the process of this number one of the visible GPUs, in turn; empty if there is but one."""
+def visible_gpus() -> tuple[str, ...]:
+    """Names of the usable GPUs, as CUDA_VISIBLE_DEVICES wants them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(name for name in named.split(",") if name)
     import torch  # not in workers that only render or decode
 
-    gpus = torch.cuda.device_count()
-    if gpus < 2:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number % gpus]}
+    return tuple(map(str, range(torch.cuda.device_count())))
+
+
+def own_gpu(number: int) -> dict[str, str]:
+    """Environment that gives the process of this number one of the GPUs, in turn; empty if there is but one."""
+    gpus = visible_gpus()
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if len(gpus) > 1 else {}

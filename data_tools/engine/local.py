@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from data_tools.engine.base import MAX_TRIES, Engine, Lost, R, T
 from lisa_video.errors import UserError
-from lisa_video.processes import end_with_parent
+from lisa_video.processes import end_with_parent, visible_gpus
 
 _QUEUED_PER_WORKER = 2
 _MAX_BREAKS = 3  # pools in a row that break before a single task is done
@@ -124,16 +124,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """Names of the usable GPUs, as CUDA_VISIBLE_DEVICES wants them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return tuple(name for name in named.split(",") if name)
-    import torch
-
-    return tuple(map(str, range(torch.cuda.device_count())))
 
 
 def start_worker(slots: str, gpus: tuple[str, ...], memory_mib: int | None) -> None:

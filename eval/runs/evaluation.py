@@ -181,9 +181,9 @@ def evaluate_all(
         UserError: see `evaluate`.
     """
     truth = replace(jobs[0], source="truth")
-    evaluate(jobs[0], measures, num_processes, truth=truth)
-    score = partial(evaluate, measures=measures, truth=truth)
-    return dict(zip(jobs, side_by_side(score, jobs, num_processes, title), strict=True))
+    first = evaluate(jobs[0], measures, num_processes, truth=truth)
+    others = side_by_side(partial(evaluate, measures=measures, truth=truth), jobs[1:], num_processes, title)
+    return dict(zip(jobs, [first, *others], strict=True))
 
 
 def _read(path: Path) -> Evaluation:

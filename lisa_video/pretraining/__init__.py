@@ -1,1 +1,1 @@
-"""Training of the embedded tiny base: VAE, image-to-video UNet and keypoint network."""
+"""Training of frozen networks: the embedded tiny base (VAE, UNet), the keypoint network, bases of experiments."""

@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from data_tools.engine.base import MAX_TRIES, Engine, Lost
-from data_tools.engine.local import LocalEngine, visible_gpus
+from data_tools.engine.local import LocalEngine
 from lisa_video.errors import UserError
+from lisa_video.processes import visible_gpus
 
 # Workers import what they run, and tests are no package: so tasks are expressions.
 SLEEP = "__import__('time').sleep(60)"
