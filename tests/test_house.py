@@ -100,6 +100,21 @@ def test_builtin_eval_is_never_hidden():
                 assert not any((a.asname or a.name) == "eval" for a in node.names), name
 
 
+def test_every_room_is_a_package():
+    # A wheel, import-linter and a fresh clone leave a folder without this file out.
+    rooms = {path.parent for path in PYTHON_FILES if relative(path).split("/")[0] in PACKAGES}
+    assert not [relative(room) for room in rooms if not (room / "__init__.py").is_file()]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_ignores_no_file_of_ours():
+    # A pattern for made folders ("runs/") that is not tied to the root once kept a new file of eval/runs out.
+    files = "\0".join(relative(path) for path in own_files())
+    command = ["git", "check-ignore", "--no-index", "--stdin", "-z"]
+    result = subprocess.run(command, input=files, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (result.returncode, result.stdout) == (1, ""), result.stdout + result.stderr
+
+
 def test_tests_are_no_package():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
