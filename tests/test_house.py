@@ -37,10 +37,8 @@ def own_files() -> list[Path]:
         hidden = top.name.startswith(".") and top.name not in (".ci", ".gitignore")
         if hidden or top.name in ("runs", "build", "dist", "__pycache__") or top.name.endswith(".egg-info"):
             continue
-        files += (
-            [top] if top.is_file() else [p for p in top.rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
-        )
-    return files
+        files += [top] if top.is_file() else [path for path in top.rglob("*") if path.is_file()]
+    return [path for path in files if path.parent.name != "__pycache__" and path.parent.suffix != ".egg-info"]
 
 
 def parsed() -> Iterator[tuple[str, ast.Module]]:

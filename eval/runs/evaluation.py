@@ -15,17 +15,17 @@ from tqdm import tqdm
 from eval.bootstrap import Estimate
 from eval.distances.extractors.load import load_extractor
 from eval.distances.features import FeatureExtractor
+from eval.distances.kernel_distance import KernelDistance
+from eval.json_files import with_nan, write_json
 from eval.pose_accuracy.found_poses import detector_protocol
+from eval.pose_accuracy.scores import Scores
+from eval.protocol import protocol_id
 from eval.runs.generate import GenerationJob, generate, held_out_clips, load_generated
 from eval.runs.held_out_loss import HeldOutLoss, held_out_loss
 from eval.runs.job_pool import side_by_side
-from eval.json_files import with_nan, write_json
 from eval.runs.kept_features import kept_features
 from eval.runs.kept_poses import find_poses, load_found
-from eval.distances.kernel_distance import KernelDistance
-from eval.protocol import protocol_id
 from eval.runs.sample_protocol import sample_protocol
-from eval.pose_accuracy.scores import Scores
 from eval.runs.scoring import Distance, PixelScores, PosedClip, distance_between, pixel_scores, pose_scores, psnr_db
 from lisa_video.errors import UserError
 from lisa_video.pose.detectors.scoring import default_detectors, named_detector

@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.bootstrap import Estimate, ratio_estimate
-from eval.runs.generate import GenerationJob, group_size, held_out, held_out_clips, load_pipeline
 from eval.json_files import write_json
 from eval.protocol import UnderProtocol, clips_digest
+from eval.runs.generate import GenerationJob, group_size, held_out, held_out_clips, load_pipeline
 from eval.runs.sample_protocol import data_protocol
 from lisa_video.data.batch import Clip, SampleKey, collate
 from lisa_video.diffusion.sigma import LogNormalSigma

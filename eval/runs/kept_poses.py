@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from eval.pose_accuracy.found_poses import detector_protocol
+from eval.protocol import protocol_id
 from eval.runs.generate import GenerationJob
 from eval.runs.job_clips import JobClips
-from eval.protocol import protocol_id
 from lisa_video.pose.detectors.scoring import named_detector
 from lisa_video.pose.keypoints import Keypoints, load_keypoints, save_keypoints
 from lisa_video.processes import end_with_parent

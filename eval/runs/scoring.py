@@ -12,13 +12,13 @@ from jaxtyping import Float, UInt8
 
 from eval.bootstrap import RESAMPLES, Estimate, ratio_estimate
 from eval.distances.features import FeatureExtractor
-from eval.pose_accuracy.found_poses import detector_protocol
 from eval.distances.frechet import FeatureStatistics, frechet_distance
 from eval.distances.frechet_estimates import DRAWS, SPLITS, frechet_interval, real_floor
 from eval.distances.kernel_distance import KernelDistance, kernel_distance
+from eval.pose_accuracy.found_poses import detector_protocol
 from eval.pose_accuracy.layouts import common_layout, to_layout
-from eval.protocol import clips_digest, protocol_id
 from eval.pose_accuracy.scores import ClipScore, Scores, threshold_key
+from eval.protocol import clips_digest, protocol_id
 from lisa_video.errors import UserError
 from lisa_video.pose.accuracy import THRESHOLDS, PCKCounts, count_correct, total
 from lisa_video.pose.detector import PoseDetector
