@@ -39,6 +39,7 @@ def prepare_inputs(config: BenchmarkConfig, manifest: str | None = None) -> str:
         typer.echo(f"inputs: {wanted.clips} demo clips in {folder}")
         generate_demo_data(folder, clips=wanted.clips, seed=wanted.seed)
     if (base := config.inputs.frozen_base) is not None:
-        typer.echo(f"inputs: frozen base in {run.backbone.path}, {base.size}, {base.steps} steps of {base.batch} clips")
+        network = f"{base.size}, {base.layers_per_block} layers a block"
+        typer.echo(f"inputs: frozen base in {run.backbone.path}: {network}, {base.steps} steps of {base.batch} clips")
         train_frozen_base(run, base)
     return run.data.manifest

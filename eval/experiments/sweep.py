@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Int
 
 from eval.bootstrap import Estimate, paired_difference_estimate, ratio_estimate
@@ -54,7 +55,8 @@ class SweepJob:
             if not setting.startswith(_SECTION):
                 remedy = f"name a setting such as {_SECTION}pose_guidance; train a run for each value of others"
                 raise UserError("not a setting of sampling", where=f"--setting {setting}", remedy=remedy)
-        if len(set(self.values)) < len(self.values):
+        meant = [yaml.safe_load(value) for value in self.values]  # 1 and 1.0 would be one folder of samples
+        if any(value in meant[:place] for place, value in enumerate(meant)):
             raise UserError("a value twice", where=f"--values {','.join(self.values)}", remedy="give each once")
 
     def at(self, run: str, value: str) -> GenerationJob:

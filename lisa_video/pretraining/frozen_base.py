@@ -6,10 +6,11 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from pydantic import model_validator
 from torch import Tensor
 from tqdm import trange
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -40,8 +41,15 @@ class FrozenBase(Section):
 
     # 5.5, 20 or 78 million parameters in the UNet; or go on from the embedded base, which has the widths of "small"
     size: Literal["small", "medium", "large", "embedded"] = "small"
+    layers_per_block: Positive = 2  # SVD has two; more make a deeper base of the same widths
     steps: Positive = 4000  # the rate falls to 0 along a cosine
     batch: Positive = 32  # clips a step
+
+    @model_validator(mode="after")
+    def _embedded_has_its_depth(self) -> Self:
+        if self.size == _GO_ON and self.layers_per_block != 2:
+            raise ValueError("the embedded base has layers_per_block 2: take size small, which has its widths")
+        return self
 
 
 def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
@@ -67,7 +75,7 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
     own = {"micro_batch_size": recipe.batch, "max_steps": recipe.steps}
     config = config.model_copy(update={"training": config.training.model_copy(update=own)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    modules = _new_modules(recipe.size, config.data.num_frames)
+    modules = _new_modules(recipe, config.data.num_frames)
     parts = parts_from_modules(*modules)
     parts.codec.to(device)
     parts.backbone.to(device)
@@ -90,7 +98,8 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
 
 
 def _recipe(recipe: FrozenBase) -> dict[str, Any]:
-    start: dict[str, Any] = {"unet": _GO_ON} if recipe.size == _GO_ON else {"unet_widths": list(_WIDTHS[recipe.size])}
+    new = {"unet_widths": list(_WIDTHS.get(recipe.size, ())), "layers_per_block": recipe.layers_per_block}
+    start: dict[str, Any] = {"unet": _GO_ON} if recipe.size == _GO_ON else new
     return {"seed": _SEED, **start, "vae": _GO_ON, "steps": recipe.steps, "batch": recipe.batch}
 
 
@@ -105,15 +114,15 @@ def _check_same(out: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def _new_modules(size: str, num_frames: int) -> tuple[Any, Any, Any, Any]:
+def _new_modules(recipe: FrozenBase, num_frames: int) -> tuple[Any, Any, Any, Any]:
     """UNet with new weights, or the embedded one; the embedded VAE, image encoder and processor."""
     torch.manual_seed(_SEED)
     embedded = {"variant": "fp16", "torch_dtype": torch.float32}
-    if size == _GO_ON:
+    if recipe.size == _GO_ON:
         unet = UNetSpatioTemporalConditionModel.from_pretrained(_EMBEDDED, subfolder="unet", **embedded)
         unet.register_to_config(num_frames=num_frames)
     else:
-        unet = tiny_unet(_WIDTHS[size], _LATENT_CHANNELS, num_frames)
+        unet = tiny_unet(_WIDTHS[recipe.size], _LATENT_CHANNELS, num_frames, recipe.layers_per_block)
     vae = AutoencoderKLTemporalDecoder.from_pretrained(_EMBEDDED, subfolder="vae", **embedded)
     image_encoder = CLIPVisionModelWithProjection.from_pretrained(_EMBEDDED, subfolder="image_encoder", **embedded)
     processor = CLIPImageProcessor.from_pretrained(_EMBEDDED, subfolder="feature_extractor")

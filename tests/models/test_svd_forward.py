@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from lisa_video.models.backbone import ControlResiduals
-from lisa_video.models.svd.side_branch import with_image_latents
+from lisa_video.models.svd.backbone import SVDBackbone
+from lisa_video.models.svd.side_branch import TemporalControlNet, with_image_latents
+from lisa_video.models.svd.tiny import tiny_unet
 
 SIZES = pytest.mark.parametrize("size", [(1, 3, 8, 8), (2, 2, 8, 16), (1, 2, 9, 7), (2, 2, 12, 20)], ids=str)
 NUM_SKIPS = 12
@@ -55,6 +57,20 @@ def test_encode_then_decode_is_the_stock_forward_bit_for_bit(unet, backbone, mak
         ours = backbone.decode(backbone.encode(inputs.x, inputs.timestep, inputs.condition), None)
     assert ours.shape == inputs.x.shape
     assert torch.equal(ours, stock(unet, inputs))
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_the_split_forward_fits_any_depth(layers, make_inputs):
+    inputs = make_inputs(1, 2, 8, 8)
+    torch.manual_seed(0)
+    unet = tiny_unet((32, 32, 32, 32), layers_per_block=layers)
+    backbone, branch = SVDBackbone(unet), TemporalControlNet.from_unet(unet, pose_channels=(8, 16))
+    with torch.no_grad():
+        state = backbone.encode(inputs.x, inputs.timestep, inputs.condition)
+        output = branch(inputs.x, inputs.timestep, inputs.condition, inputs.pose_maps)
+    assert torch.equal(backbone.decode(state, None), stock(unet, inputs))
+    assert torch.equal(backbone.decode(state, output.residuals), stock(unet, inputs))  # zero convolutions
+    assert len(branch.feature_specs) == len(output.features) == 4 * layers + 5
 
 
 def test_one_encoding_serves_several_decodings(backbone, make_inputs, make_residuals):

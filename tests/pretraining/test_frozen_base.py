@@ -11,7 +11,7 @@ import yaml
 from lisa_video.config.load import load_config
 from lisa_video.config.schema import RunConfig
 from lisa_video.errors import UserError
-from lisa_video.models.build import build_backbone
+from lisa_video.models.build import build_backbone, build_denoiser
 from lisa_video.pretraining.frozen_base import FrozenBase, train_frozen_base
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,20 @@ def test_a_base_is_trained_from_the_embedded_one_or_from_new_weights(size, run) 
     assert 0 < moved < 0.01 if size == "embedded" else moved > 0.01  # two steps move a weight by two thousandths
     record = json.loads((out / "training.json").read_text(encoding="utf-8"))
     assert record["recipe"]["steps"] == 2 and ("unet" in record["recipe"]) == (size == "embedded")
+
+
+def test_a_base_may_be_deeper_or_shallower(run) -> None:
+    recipe = FrozenBase(size="small", layers_per_block=1, steps=1, batch=1)
+    record = json.loads((train_frozen_base(run, recipe) / "training.json").read_text(encoding="utf-8"))
+    assert record["recipe"]["layers_per_block"] == 1
+    parts = build_backbone(run.backbone)
+    assert [len(block.resnets) for block in parts.backbone.unet.up_blocks] == [2] * 4
+    hooked = load_config(Path(run.backbone.path).with_name("run.yaml"), ["lisa.layer=down_7"])
+    assert build_denoiser(hooked, parts).decoder is not None  # the last of its 8 skips
+    with pytest.raises(UserError, match="another recipe"):
+        train_frozen_base(run, recipe.model_copy(update={"layers_per_block": 2}))
+    with pytest.raises(ValueError, match="take size small"):
+        FrozenBase(size="embedded", layers_per_block=4)
 
 
 def test_a_base_that_is_there_is_left_alone_and_another_one_is_not_taken_for_it(run, tiny_manifest) -> None:

@@ -28,15 +28,19 @@ def tiny_vae(widths: tuple[int, ...] = (32, 64, 64), latent_channels: int = 4) -
 
 
 def tiny_unet(
-    widths: tuple[int, ...] = (32, 64, 96, 96), latent_channels: int = 4, num_frames: int = 16
+    widths: tuple[int, ...] = (32, 64, 96, 96),
+    latent_channels: int = 4,
+    num_frames: int = 16,
+    layers_per_block: int = 2,
 ) -> UNetSpatioTemporalConditionModel:
-    """A UNet with SVD's block layout, hence its twelve skips; widths are multiples of 32."""
+    """A UNet with SVD's block layout, hence its twelve skips with two layers a block; widths are multiples of 32."""
     return UNetSpatioTemporalConditionModel(
         in_channels=2 * latent_channels,
         out_channels=latent_channels,
         down_block_types=("CrossAttnDownBlockSpatioTemporal",) * (len(widths) - 1) + ("DownBlockSpatioTemporal",),
         up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * (len(widths) - 1),
         block_out_channels=widths,
+        layers_per_block=layers_per_block,
         num_attention_heads=tuple(width // 32 for width in widths),
         cross_attention_dim=_EMBEDDING,
         addition_time_embed_dim=32,
