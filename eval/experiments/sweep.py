@@ -42,7 +42,7 @@ class SweepJob:
         overrides: other settings of the runs to change.
 
     Raises:
-        UserError: a setting that training depends on, or a value given twice.
+        UserError: a setting that training depends on, a value given twice, or one that is not YAML.
     """
 
     settings: tuple[str, ...]
@@ -55,9 +55,13 @@ class SweepJob:
             if not setting.startswith(_SECTION):
                 remedy = f"name a setting such as {_SECTION}pose_guidance; train a run for each value of others"
                 raise UserError("not a setting of sampling", where=f"--setting {setting}", remedy=remedy)
-        meant = [yaml.safe_load(value) for value in self.values]  # 1 and 1.0 would be one folder of samples
+        where = f"--values {','.join(self.values)}"
+        try:
+            meant = [yaml.safe_load(value) for value in self.values]  # 1 and 1.0 would be one folder of samples
+        except yaml.YAMLError as error:
+            raise UserError("not YAML", where=where, remedy="write them as in a config: 2 or [1,20]") from error
         if any(value in meant[:place] for place, value in enumerate(meant)):
-            raise UserError("a value twice", where=f"--values {','.join(self.values)}", remedy="give each once")
+            raise UserError("a value twice", where=where, remedy="give each once")
 
     def at(self, run: str, value: str) -> GenerationJob:
         """A run's clips at one value."""

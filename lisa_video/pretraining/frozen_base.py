@@ -98,8 +98,9 @@ def train_frozen_base(config: RunConfig, recipe: FrozenBase) -> Path:
 
 
 def _recipe(recipe: FrozenBase) -> dict[str, Any]:
-    new = {"unet_widths": list(_WIDTHS.get(recipe.size, ())), "layers_per_block": recipe.layers_per_block}
-    start: dict[str, Any] = {"unet": _GO_ON} if recipe.size == _GO_ON else new
+    start: dict[str, Any] = {"unet": _GO_ON}
+    if recipe.size != _GO_ON:
+        start = {"unet_widths": list(_WIDTHS[recipe.size]), "layers_per_block": recipe.layers_per_block}
     return {"seed": _SEED, **start, "vae": _GO_ON, "steps": recipe.steps, "batch": recipe.batch}
 
 

@@ -83,6 +83,7 @@ def test_several_settings_get_the_same_value_beside_overrides(runs):
     [
         (("training.max_steps",), ("1", "2"), r"--setting training.max_steps: not a setting of sampling"),
         ((SETTING,), ("1", "2", "1"), r"--values 1,2,1: a value twice"),
+        ((SETTING,), ("1", "[2"), r"--values 1,\[2: not YAML"),
         ((SETTING,), ("1", "[1,20]", "1.0"), r"--values 1,\[1,20\],1.0: a value twice"),
     ],
 )
