@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.convergence.__main__ import app
 from benchmarks.convergence.compare import Side, compare
+from benchmarks.convergence.differences import Line, differences
 from benchmarks.convergence.overview import overview
 from benchmarks.convergence.results import GAP, LOSS, PCK
 from lisa_video.errors import UserError
@@ -108,3 +109,40 @@ def test_arms_of_one_name_are_not_drawn_over_each_other(tmp_path) -> None:
 def test_an_arm_to_draw_needs_a_file(tmp_path) -> None:
     ran = CliRunner().invoke(app, ["draw", str(tmp_path / "all.png"), "plain_open"])
     assert isinstance(ran.exception, UserError) and "FILE:ARM" in str(ran.exception)
+
+
+def test_differences_are_drawn_a_line_an_arm_and_right_is_better(tmp_path) -> None:
+    args = ["draw-differences", tmp_path / "new" / "all.png", LONG, f"{LONG}:plain_muon:lisa_muon:LISA by Muon"]
+    ran = CliRunner().invoke(app, list(map(str, args)))
+    assert ran.exit_code == 0, ran.output
+    assert matplotlib.image.imread(tmp_path / "new" / "all.png").shape[1] > 300
+
+    found = {arm["arm"]: arm for arm in json.loads(LONG.read_text(encoding="utf-8"))["arms"]}
+    lines = [line for given in args[2:] for line in Line.parse(str(given))]
+    first, *others = found
+    assert [line.label for line in lines] == [*others, "LISA by Muon"]
+    assert {line.baseline.arm for line in lines[:-1]} == {first} and lines[-1].baseline.arm == "plain_muon"
+    accuracy, loss, _ = differences(lines).axes
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == [line.label for line in lines]
+    assert accuracy.yaxis_inverted()  # the first on top
+    for axes, measure, sign in ((accuracy, PCK, 1), (loss, LOSS, -1)):
+        dot, gap = axes.lines[-1], found["lisa_muon"][measure]["over"]["plain_muon"]["difference"]
+        whole = found["lisa_muon"][LOSS]["value"][0] if measure == LOSS else 1
+        assert dot.get_xdata()[0] == pytest.approx(sign * 100 * gap["value"][-1] / whole)
+        seeds, bar = axes.lines[-2].get_xdata(), axes.lines[-3].get_xdata()
+        assert len(seeds) == 3 and sum(seeds) / 3 == pytest.approx(dot.get_xdata()[0])
+        assert bar[0] < dot.get_xdata()[0] < bar[1]
+    assert lines[0].ahead(LOSS)[0] > 0  # LISA has the lower loss there
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (f"{LONG}:plain_open:lisa_open", "FILE:BASELINE:ARM:LABEL"),
+        (f"{LONG}:plain_open:plain_open:same", "against itself"),
+        (f"{LONG}:plane:lisa_open:LISA", "there is no arm plane"),
+    ],
+)
+def test_a_line_that_cannot_be_drawn_says_why(tmp_path, given, message) -> None:
+    ran = CliRunner().invoke(app, ["draw-differences", str(tmp_path / "all.png"), given])
+    assert isinstance(ran.exception, UserError) and message in str(ran.exception)

@@ -15,6 +15,7 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.convergence.compare import Side, compare
+from benchmarks.convergence.differences import Line, write_differences
 from benchmarks.convergence.examine import Examiner
 from benchmarks.convergence.overview import write_overview
 from benchmarks.convergence.race import SHARED, Arm, Race
@@ -162,6 +163,18 @@ def draw_files(
             raise UserError(f"a second arm named {rest[-1]}", where=given, remedy="give it a name: FILE:ARM:NAME")
         sides[rest[-1]] = Side.read(Path(file), rest[0])
     write_overview(sides, out)
+
+
+@app.command("draw-differences")
+def draw_differences(
+    out: Annotated[Path, typer.Argument(help="PNG")],
+    lines: Annotated[list[str], typer.Argument(help="each a FILE, or FILE:BASELINE:ARM:LABEL")],
+) -> None:
+    """Draw by how much arms are ahead in the end, one line an arm: a FILE's all over its first, or those named.
+
+    Example: `... draw-differences runs/parts.png benchmarks/results/convergence_small_bases_cpu.json`
+    """
+    write_differences([line for given in lines for line in Line.parse(given)], out)
 
 
 def _arms(settings: BenchmarkConfig, manifest: str | None, seed: int, overrides: list[str]) -> dict[str, RunConfig]:
