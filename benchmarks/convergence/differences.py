@@ -53,11 +53,9 @@ class Line(NamedTuple):
 
     def ahead_per_seed(self, measure: str) -> list[float]:
         """The same of each training seed."""
-        step, scale = self._paired(measure)["steps"][-1], self._scale(measure)
-        ours, theirs = (
-            [of_seed[numbers["steps"].index(step)] for of_seed in numbers["per_seed"]]
-            for numbers in (self.arm.numbers(measure), self.baseline.numbers(measure))
-        )
+        both, scale = (self.arm.numbers(measure), self.baseline.numbers(measure)), self._scale(measure)
+        step = max(set(both[0]["steps"]) & set(both[1]["steps"]))
+        ours, theirs = ([of_seed[of["steps"].index(step)] for of_seed in of["per_seed"]] for of in both)
         return [(of_arm - of_baseline) * scale for of_arm, of_baseline in zip(ours, theirs, strict=True)]
 
     def _paired(self, measure: str) -> dict[str, list[float]]:
