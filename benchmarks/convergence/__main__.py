@@ -83,14 +83,13 @@ def train(
     }
     steps, trained, out_of_time = 0, 0.0, False
     total, every = first.training.max_steps, -(-first.training.max_steps // settings.checkpoints)
-    with tqdm(total=total, desc=f"seed {seed}", unit="step") as bar:
+    with tqdm(total=total * len(races), desc=f"seed {seed}", unit="step") as bar:
         while steps < total and not out_of_time:
             count, before = min(every, total - steps), time.perf_counter()
             for race in races:
-                race.steps(count)
+                race.steps(count, bar.update)
             trained += time.perf_counter() - before
             steps += count
-            bar.update(count)
             found = {name: examiner(of) for name, of in arms.items()}
             now = time.perf_counter()
             out_of_time = seconds is not None and now - started + (now - before) > seconds

@@ -142,10 +142,11 @@ class Race:
         self.draws, self.arms = draws, arms
         self._step = self._captured() if draws.order.is_cuda else self._eager
 
-    def steps(self, count: int) -> None:
-        """Train all arms so many steps further."""
+    def steps(self, count: int, done: Callable[[], object] = lambda: None) -> None:
+        """Train all arms so many steps further, and call `done` after each."""
         for _ in range(count):
             self._step()
+            done()
         if self.draws.order.is_cuda:
             torch.cuda.synchronize()
 
