@@ -261,7 +261,8 @@ def _digests(out: Path, settings: _Settings, clips: int, workers: int) -> Iterat
             raise UserError(
                 "a worker process died, most likely for want of memory",
                 where=out,
-                remedy="run the same command again with fewer workers; it goes on where it stopped",
+                remedy="run the same command again with fewer workers, and it goes on where it stopped; a script "
+                "of yours must be a file that can be imported (if __name__ == '__main__')",
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
