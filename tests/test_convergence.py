@@ -112,6 +112,13 @@ def test_an_arm_with_lisa_on_every_second_step_has_twice_its_weight_there_and_no
     assert any(p.grad.any() for p in decoder.parameters())
 
 
+def test_a_race_tells_each_step_that_is_done(race) -> None:
+    done: list[int] = []
+    ours = race()
+    ours.race.steps(2, lambda: done.append(int(ours.race.arms["arm"].steps)))
+    assert done == [1, 2]
+
+
 def test_the_same_seed_draws_the_same_steps_again_and_another_seed_does_not(race, tiny_config) -> None:
     ours = race("lisa=null")
     draws = ours.race.draws

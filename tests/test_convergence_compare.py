@@ -133,6 +133,8 @@ def test_differences_are_drawn_a_line_an_arm_and_right_is_better(tmp_path) -> No
         assert len(seeds) == 3 and sum(seeds) / 3 == pytest.approx(dot.get_xdata()[0])
         assert bar[0] < dot.get_xdata()[0] < bar[1]
     assert lines[0].ahead(LOSS)[0] > 0  # LISA has the lower loss there
+    for line in lines:  # some ended at half the steps of their baseline
+        assert sum(line.ahead_per_seed(GAP)) / 3 == pytest.approx(line.ahead(GAP)[0], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ class Line(NamedTuple):
         if rest:
             baseline, arm, label = rest
             return [cls(label, Side.read(Path(file), arm), Side.read(Path(file), baseline))]
-        first, *others = (entry["arm"] for entry in json.loads(Path(file).read_text(encoding="utf-8"))["arms"])
-        return [cls(arm, Side.read(Path(file), arm), Side.read(Path(file), first)) for arm in others]
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        first, *others = (Side(Path(file), entry["arm"], found) for entry in found["arms"])
+        return [cls(side.arm, side, first) for side in others]
 
     def ahead(self, measure: str) -> tuple[float, float, float]:
         """Paired difference at the last step that both arms have, and the ends of its interval; positive is better.
