@@ -101,8 +101,9 @@ def test_blind_branch_has_the_features_of_the_frozen_encoder(backbone, make_bran
     with torch.no_grad():
         output = branch(inputs.x, inputs.timestep, inputs.condition, inputs.pose_maps)
         state = backbone.encode(inputs.x, inputs.timestep, inputs.condition)
+    # But for rounding: two copies of the weights lie elsewhere in memory, and kernels may then add in another order.
     for own, frozen in zip(output.features, (*state.skips, state.middle), strict=True):
-        assert torch.equal(own, frozen)
+        torch.testing.assert_close(own, frozen)
 
 
 def test_frames_see_each_other(make_branch, make_inputs):
@@ -131,11 +132,11 @@ def test_saved_branch_is_read_back_bit_for_bit(make_branch, make_inputs, tmp_pat
     read = load_branch(str(tmp_path))
     own, theirs = branch.state_dict(), read.state_dict()
     assert own.keys() == theirs.keys() and all(torch.equal(own[key], theirs[key]) for key in own)
-    # Copied first: tensors mapped from a file are not aligned in memory, and kernels then round differently.
+    # But for rounding, as above; copied, since tensors mapped from a file are not even aligned in memory.
     nets = (branch, copy.deepcopy(read))
     with torch.no_grad():
         a, b = (net(inputs.x, inputs.timestep, inputs.condition, inputs.pose_maps) for net in nets)
-    assert torch.equal(a.residuals.mid, b.residuals.mid)
+    torch.testing.assert_close(a.residuals.mid, b.residuals.mid)
 
 
 def test_saved_branch_has_the_hub_layout(make_branch, tmp_path):
