@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -108,9 +110,7 @@ def test_sampling_does_not_depend_on_the_decoder(lisa_model, inputs):
 def test_half_precision_weights_give_float32_predictions(backbone, make_branch, inputs):
     model = ControlledDenoiser(backbone, make_branch(opened=True))
     exact = model(inputs.x, SIGMA, inputs.condition, inputs.pose_maps).controlled
-    try:
-        rounded = model.to(torch.bfloat16)(inputs.x, SIGMA, inputs.condition, inputs.pose_maps).controlled
-    finally:
-        backbone.to(torch.float32)
+    half = copy.deepcopy(model).to(torch.bfloat16)  # a copy: the backbone is every test's
+    rounded = half(inputs.x, SIGMA, inputs.condition, inputs.pose_maps).controlled
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().mean() < 0.05 * exact.abs().mean()
